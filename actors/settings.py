@@ -1,0 +1,35 @@
+"""What an actor is told when it is made: literals only, because making one must not be able to fail."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from comagent.coordination.base import Coordination
+from comagent.coordination.embedded import EmbeddedCoordination
+from comagent.store import store_at
+from comagent.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One shard, as all of its actors know it."""
+
+    shard: str
+    region: str
+    store_url: str
+    coordination_path: str
+    documents: str
+    agents: int
+    """Size of the pool."""
+    owner: tuple[int, float] | None
+    """Process (pid, start time) with which everything ends; None on a cluster."""
+    ttl_s: float = 3.0
+    """A lease whose counter stands still for so long has expired."""
+    beat_s: float = 1.0
+
+
+def open_store(settings: Settings) -> Store:
+    return store_at(settings.store_url)
+
+
+def open_coordination(settings: Settings) -> Coordination:
+    return EmbeddedCoordination(Path(settings.coordination_path))

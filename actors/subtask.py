@@ -1,0 +1,201 @@
+"""The agent: runs units and reports what became of them. All of what it decides is in `comagent.execution`."""
+
+import asyncio
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from comagent.actors.guard import end_with
+from comagent.actors.names import NAMESPACE
+from comagent.errors import StaleEpochError
+from comagent.execution import Executor
+from comagent.output import cap_output
+from comagent.protocol import AGAIN, OK, STALE, DispatchId, Epoch, Large, Report, Running, Unit
+from comagent.store.documents import Documents
+
+REMEMBERED = 10_000
+"""Dispatches whose repetition is recognised."""
+FETCH_S = 10.0
+
+
+class SubTaskAgent:
+    """Runs what its scheduler sends. It serves one shard, obeys the highest epoch it has seen, and retries nothing."""
+
+    def __init__(self, name: str, documents: str, owner: tuple[int, float] | None):
+        self._name = name
+        self._documents = Documents(Path(documents))
+        self._owner = owner
+        self._epoch: Epoch = (0, 0)
+        self._scheduler: Any = None
+        self._fenced: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._executor: Executor | None = None
+        self._seen: OrderedDict[DispatchId, None] = OrderedDict()
+        self._outbox: list[Report] = []
+        self._unanswered: list[Report] = []
+        self._tainted = False
+        self._reporter: asyncio.Task[None] | None = None
+        self._answers: dict[DispatchId, asyncio.Future[str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @ray.method
+    async def open(self) -> int:
+        """Gets ready; returns the process id. Repeating it is fine."""
+        self._ready()
+        return os.getpid()
+
+    @ray.method
+    async def accept(self, epoch: Epoch, units: list[Unit]) -> str:
+        """Takes units to run. Those it has already are not taken twice."""
+        executor = self._ready()
+        self._check(epoch)
+        for unit in units:
+            if unit.dispatch in self._seen:
+                continue
+            self._remember(unit.dispatch)
+            large = {path: wire for path, wire in unit.literals.items() if isinstance(wire, Large)}
+            if isinstance(unit.inputs, Large):
+                large["/inputs"] = unit.inputs
+            if large:
+                self._background(self._fetch_and_start(unit, large))
+            else:
+                executor.start(unit, {})
+        return "taken"
+
+    @ray.method
+    async def pulse(self) -> None:
+        """Never returns: its error is the news of this agent's death."""
+        await asyncio.Event().wait()
+
+    @ray.method(concurrency_group="control")
+    async def beat(self) -> int:
+        """Answers at once, whatever the agent is busy with."""
+        return os.getpid()
+
+    @ray.method(concurrency_group="control")
+    async def fence(self, epoch: Epoch, scheduler: str) -> list[Running]:
+        """From now on `scheduler` owns this agent. Returns the attempts in hand, which will be reported to it."""
+        if epoch < self._epoch:
+            raise StaleEpochError("", epoch)
+        self._epoch = epoch
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._follow(epoch, scheduler), self._main_loop()))
+
+    @ray.method(concurrency_group="control")
+    async def cancel(self, epoch: Epoch, job_id: str) -> None:
+        """Stops what runs of a job, and hands back what has not begun."""
+        if epoch >= self._epoch and self._executor is not None:
+            self._main_loop().call_soon_threadsafe(self._executor.cancel, job_id)
+
+    def _main_loop(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None, "the agent was not opened"
+        return self._loop
+
+    def _ready(self) -> Executor:
+        if self._executor is None:
+            self._loop = asyncio.get_running_loop()
+            self._fenced = asyncio.Event()
+            self._executor = Executor(self._documents, self._report)
+            cap_output()
+            end_with(self._owner)
+        return self._executor
+
+    def _check(self, epoch: Epoch) -> None:
+        if epoch != self._epoch:
+            raise StaleEpochError("", epoch)
+
+    def _remember(self, dispatch: DispatchId) -> None:
+        self._seen[dispatch] = None
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, epoch: Epoch, scheduler: str) -> list[Running]:
+        executor = self._ready()
+        self._scheduler = await asyncio.to_thread(ray.get_actor, scheduler, NAMESPACE)
+        running = executor.fence(epoch)
+        for report in [*self._unanswered, *self._outbox]:
+            if report.rows:
+                running.append(Running(report.dispatch, report.job_id, [(row[0], row[1]) for row in report.rows], "async"))
+        # What never began is dropped, and so is the news of it.
+        self._outbox = [report._replace(not_run=[]) for report in self._outbox if report.rows]
+        assert self._fenced is not None
+        self._fenced.set()
+        return running
+
+    async def _fetch_and_start(self, unit: Unit, large: dict[str, Large]) -> None:
+        executor = self._ready()
+        epoch = self._epoch
+        try:
+            fetched = {path: await self._fetch(wire) for path, wire in large.items()}
+        except Exception as error:
+            back = [part[0] for part in unit.parts]
+            self._report(Report(unit.dispatch, unit.job_id, [], back, f"a value cannot be read: {error}"), False)
+            return
+        if epoch == self._epoch:
+            executor.start(unit, fetched)
+
+    async def _fetch(self, wire: Large) -> bytes:
+        """A large value: from the agent that made it, or else from the document."""
+        if wire.ref is not None:
+            try:
+                return bytes(memoryview(await asyncio.wait_for(asyncio.wrap_future(wire.ref.future()), FETCH_S)))
+            except (RayError, TimeoutError):
+                return await asyncio.to_thread(self._documents.get, wire.hash)
+        return await asyncio.to_thread(self._documents.get, wire.hash)
+
+    def _report(self, report: Report, tainted: bool) -> None:
+        self._outbox.append(report)
+        self._tainted |= tainted
+        if self._reporter is None:
+            self._reporter = asyncio.get_running_loop().create_task(self._report_all())
+
+    async def _report_all(self) -> None:
+        """Sends what has ended, one message at a time: what ends meanwhile goes with the next."""
+        try:
+            while self._outbox:
+                self._unanswered, self._outbox = self._outbox, []
+                answers = await self._answered()
+                again = [r for r, answer in zip(self._unanswered, answers, strict=True) if answer == AGAIN]
+                self._outbox = again + self._outbox
+                self._unanswered = []
+        finally:
+            self._reporter = None
+
+    async def _answered(self) -> list[str]:
+        """The answers to what is unanswered. A scheduler that does not answer is given up when another one fences us."""
+        assert self._fenced is not None
+        while True:
+            self._fenced.clear()
+            tainted = self._tainted
+            call = asyncio.ensure_future(
+                asyncio.wrap_future(
+                    self._scheduler.report.remote(self._name, self._epoch, self._unanswered, tainted).future()
+                )
+            )
+            fenced = asyncio.ensure_future(self._fenced.wait())
+            done, _ = await asyncio.wait({call, fenced}, return_when=asyncio.FIRST_COMPLETED)
+            if call in done:
+                fenced.cancel()
+                error = call.exception()
+                if error is None:
+                    answers: list[str] = call.result()
+                    return answers
+                if not isinstance(error, RayError):
+                    return [STALE for _ in self._unanswered]
+                await self._fenced.wait()
+            else:
+                call.cancel()
+            self._unanswered = [report._replace(not_run=[]) for report in self._unanswered]
+
+
+SubTaskAgentActor = ray.remote(concurrency_groups={"control": 100})(SubTaskAgent)
+
+__all__ = ["OK", "SubTaskAgent", "SubTaskAgentActor"]

@@ -1,0 +1,397 @@
+"""The life of one job and of its tasks: what each outcome means for the others.
+
+Pure: no clock, no queue, no agents. `Job` is told what became of attempts; it keeps the state of every task, decides
+retries, triggers, skips and the job's own end, and collects what has to be committed (`rows`, `events`, `status`) and
+what may run now (`fresh`) until its owner takes them away.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from comagent import retry
+from comagent.plan import Plan, Policy
+from comagent.protocol import Row, Wire
+from comagent.states import TASK_LABELS, Task
+
+HANDLERS = frozenset({"one_failed", "all_done"})
+"""Triggers of tasks that deal with failure: they still run in a job that is failing."""
+
+PENDING, READY, RUNNING, RETRYING, WAITING = Task.PENDING, Task.READY, Task.RUNNING, Task.RETRYING, Task.WAITING
+SUCCEEDED, FAILED, SKIPPED = Task.SUCCEEDED, Task.FAILED, Task.SKIPPED
+CANCELLED, TIMED_OUT = Task.CANCELLED, Task.TIMED_OUT
+TERMINAL = Task.SUCCEEDED
+
+
+class Ended(NamedTuple):
+    """An outcome to be committed. `dispatch` is empty where no attempt made it (skipped, cancelled before it ran)."""
+
+    dispatch: str
+    row: Row
+
+
+class Happened(NamedTuple):
+    """Anything else to be committed about a job or one of its tasks."""
+
+    kind: str
+    task: int | None
+    body: dict[str, Any]
+    at_ms: float
+
+
+class Retry(NamedTuple):
+    task: int
+    due_ms: float
+
+
+def error_payload(error_type: str, message: str) -> bytes:
+    """An error that no tool raised, in the form that agents report errors in."""
+    return json.dumps({"type": error_type, "message": message}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Job:
+    """State of a running job. Indices are those of its plan; the last one is the implicit task that makes the result."""
+
+    __slots__ = (
+        "alone",
+        "deaths",
+        "doomed",
+        "ending",
+        "error",
+        "errors",
+        "events",
+        "failures",
+        "finished",
+        "fresh",
+        "inputs",
+        "job_id",
+        "left",
+        "plan",
+        "priority",
+        "readers",
+        "retries",
+        "rows",
+        "state",
+        "status",
+        "tally",
+        "waiting",
+        "where",
+        "wires",
+    )
+
+    def __init__(self, job_id: str, plan: Plan, *, inputs: Wire, priority: int):
+        total = len(plan.ids)
+        self.job_id = job_id
+        self.plan = plan
+        self.inputs = inputs
+        self.priority = priority
+        self.status = "running"
+        self.state = bytearray(total)
+        self.waiting = [end - start for start, end in zip(plan.needs_at, plan.needs_at[1:], strict=False)]
+        """Needs of each task that have not ended (for `all_succeeded`: not ended well)."""
+        self.tally: dict[int, list[int]] = {}
+        """(succeeded, failed) among the needs of tasks with any other trigger."""
+        self.doomed: set[int] = set()
+        """Tasks inside a running unit that must be skipped if they are handed back."""
+        self.failures: dict[int, int] = {}
+        """Attempts that failed and were not the last."""
+        self.deaths: dict[int, int] = {}
+        """Agents that died while they had the task."""
+        self.alone: set[int] = set()
+        """Tasks that run alone on their agent from now on."""
+        self.where: dict[int, Any] = {}
+        """The open dispatch of each running task."""
+        self.wires: dict[int, Wire] = {}
+        """Values that tasks which have not ended will read."""
+        self.readers = plan.readers.copy()
+        self.errors: dict[int, bytes | None] = {}
+        self.left = total - 1
+        """Tasks that have not ended, the implicit one not counted."""
+        self.ending: str | None = None
+        """How the job will end, if not well."""
+        self.error: bytes | None = None
+        self.finished = False
+        self.fresh: list[int] = []
+        self.rows: list[Ended] = []
+        self.events: list[Happened] = []
+        self.retries: list[Retry] = []
+
+    # What may happen to a job ------------------------------------------------------------------------------------
+
+    def start(self, now_ms: float) -> None:
+        """Makes the tasks ready that need nothing."""
+        state, fresh = self.state, self.fresh
+        for task, needs in enumerate(self.waiting[:-1]):
+            if needs == 0 and state[task] == PENDING:
+                state[task] = READY
+                fresh.append(task)
+        self._make_result(now_ms)
+
+    def restore(self, ended: Iterable[Row], failures: dict[int, int], stopping: str | None, now_ms: float) -> None:
+        """Puts a job that another owner began where the store says it is, and goes on from there.
+
+        `stopping` is how the job was to end if it was being cancelled.
+        """
+        plan, state = self.plan, self.state
+        for row in ended:
+            state[row.index] = row.status
+            if row.index < len(plan):
+                self.left -= 1
+            if row.status == SUCCEEDED:
+                if self.readers[row.index] and row.payload is not None:
+                    self.wires[row.index] = row.payload
+            else:
+                self.errors[row.index] = row.payload  # type: ignore[assignment]
+        for task in range(len(plan)):
+            if state[task] >= TERMINAL:
+                self._release(task)
+                self._tell(task, state[task], self._passes(task, state[task]))
+        self.failures = dict(failures)
+        failed = [t for t in range(len(plan)) if state[t] in (FAILED, TIMED_OUT) and self._policy(t).on_failure == "fail"]
+        if failed:
+            self.ending, self.error = "failed", self.errors.get(failed[0])
+        for task in range(len(plan)):
+            if state[task] == PENDING:
+                self._consider(task, now_ms)
+        if stopping is not None:
+            self.stop(stopping, now_ms)
+        self._make_result(now_ms)
+
+    def succeeded(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
+        """An attempt succeeded: its value is the task's."""
+        self.state[task] = SUCCEEDED
+        self.rows.append(Ended(dispatch, row))
+        if self.readers[task]:
+            self.wires[task] = row[5]  # type: ignore[assignment]
+        plan = self.plan
+        if task == len(plan):
+            self._finish()
+            return
+        self.left -= 1
+        state, waiting, plain = self.state, self.waiting, plan.plain
+        for fed in plan.feeds[plan.feeds_at[task] : plan.feeds_at[task + 1]]:
+            waiting[fed] -= 1
+            if plain[fed]:
+                if waiting[fed] == 0 and state[fed] == PENDING:
+                    state[fed] = READY
+                    self.fresh.append(fed)
+            else:
+                self._count(fed, 0)
+                self._consider(fed, now_ms)
+        self._release(task)
+        if self.left == 0:
+            self._make_result(now_ms)
+
+    def attempt_ended_badly(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
+        """An attempt failed or timed out: the task is tried again if its policy says so, else that is its outcome."""
+        policy = self._policy(task)
+        failed = self.failures.get(task, 0) + 1
+        error = json.loads(row.payload) if isinstance(row.payload, bytes) else {}
+        kind = "TimeoutError" if row.status == TIMED_OUT else str(error.get("type", ""))
+        if self.ending is None and retry.should_retry(policy.retry, failed, kind):
+            wait_s = retry.delay_s(policy.retry, failed, key=f"{self.job_id}/{self.plan.ids[task]}")
+            self.failures[task] = failed
+            self.state[task] = RETRYING
+            self.retries.append(Retry(task, now_ms + wait_s * 1000))
+            body = {
+                "attempt": row.attempt,
+                "status": TASK_LABELS[row.status],
+                "error": error,
+                "started_ms": int(row.started_ms),
+                "ended_ms": int(row.ended_ms),
+                "retry_in_s": round(wait_s, 3),
+            }
+            self.events.append(Happened("attempt_failed", task, body, now_ms))
+        else:
+            self._end(task, row, dispatch, now_ms)
+
+    def ended(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
+        """An attempt ended as skipped (its condition is false) or cancelled."""
+        self._end(task, row, dispatch, now_ms)
+
+    def handed_back(self, task: int, now_ms: float) -> None:
+        """A task was dispatched and never started: it is where it was before."""
+        self.state[task] = PENDING
+        if task == len(self.plan):
+            self._make_result(now_ms)
+        elif self.ending is not None and self._stops(task):
+            self._end_unstarted(task, now_ms)
+        else:
+            self._consider(task, now_ms)
+
+    def retry_due(self, task: int) -> None:
+        """The back-off of a task is over."""
+        if self.state[task] == RETRYING:
+            self.state[task] = READY
+            self.fresh.append(task)
+
+    def stop(self, ending: str, now_ms: float) -> None:
+        """Ends everything that has not started; what runs is for the owner to stop. `ending` is how the job will end."""
+        if self.ending in (None, "failed"):
+            self.ending = ending
+        self.status = "cancelling"
+        for task in range(len(self.plan)):
+            if self.state[task] < TERMINAL and self.state[task] != RUNNING and self._stops(task):
+                self._end_unstarted(task, now_ms)
+        self._make_result(now_ms)
+
+    def attempt_of(self, task: int) -> int:
+        """Number of the next attempt; the first is 1."""
+        return self.failures.get(task, 0) + 1
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """What must be equal after a rebuild from the store: everything but what is on its way."""
+        settled = bytes(s if s >= TERMINAL else 0 for s in self.state)
+        return settled, self.left, self.ending, self.finished, dict(self.failures), sorted(self.wires)
+
+    # What follows from it ----------------------------------------------------------------------------------------
+
+    def _policy(self, task: int) -> Policy:
+        return self.plan.policies[self.plan.policy[task]]
+
+    def _stops(self, task: int) -> bool:
+        """Whether a task that has not started ends with the job's ending: a failing job still runs its handlers."""
+        return self.ending != "failed" or self._policy(task).trigger not in HANDLERS
+
+    def _end_unstarted(self, task: int, now_ms: float) -> None:
+        if self.ending == "failed":
+            self._end_without_attempt(task, SKIPPED, "JobFailed", "not started, because the job had failed", now_ms)
+        else:
+            why = "the job ran out of time" if self.ending == "timed_out" else "the job was cancelled"
+            self._end_without_attempt(task, CANCELLED, "Cancelled", f"not started, because {why}", now_ms)
+
+    def _end_without_attempt(self, task: int, status: Task, kind: str, message: str, now_ms: float) -> None:
+        row = Row(task, self.failures.get(task, 0), status, now_ms, now_ms, error_payload(kind, message))
+        self._end(task, row, "", now_ms)
+
+    def _end(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
+        """An outcome other than success, and all skips that follow from it."""
+        plan, state = self.plan, self.state
+        todo: list[tuple[int, Row, str]] = [(task, row, dispatch)]
+        while todo:
+            task, row, dispatch = todo.pop()
+            if state[task] >= TERMINAL:
+                continue
+            state[task] = row.status
+            self.rows.append(Ended(dispatch, row))
+            self.errors[task] = row.payload if isinstance(row.payload, bytes) else None
+            if task == len(plan):
+                self._end_result(row)
+                return
+            self.left -= 1
+            passes = self._passes(task, row.status)
+            if row.status in (FAILED, TIMED_OUT) and self._policy(task).on_failure == "fail" and self.ending is None:
+                self.ending = "failed"
+                self.error = self.errors[task]
+                for other in range(len(plan)):
+                    if state[other] < TERMINAL and state[other] != RUNNING and self._stops(other):
+                        why = error_payload("JobFailed", f'not started, because task "{plan.ids[task]}" failed')
+                        todo.append((other, Row(other, self.failures.get(other, 0), SKIPPED, now_ms, now_ms, why), ""))
+            for fed in self._tell(task, row.status, passes):
+                if state[fed] >= TERMINAL:
+                    continue
+                if plan.plain[fed]:
+                    if passes:
+                        self._consider(fed, now_ms)
+                    elif state[fed] == RUNNING:
+                        self.doomed.add(fed)
+                    else:
+                        todo.append((fed, self._skip_row(fed, task, now_ms), ""))
+                elif state[fed] == PENDING:
+                    verdict = self._triggered(fed)
+                    if verdict == SKIPPED:
+                        todo.append((fed, self._skip_row(fed, task, now_ms), ""))
+                    elif verdict == READY:
+                        state[fed] = READY
+                        self.fresh.append(fed)
+            self._release(task)
+        self._make_result(now_ms)
+
+    def _skip_row(self, task: int, cause: int, now_ms: float) -> Row:
+        label = TASK_LABELS[self.state[cause]].replace("_", " ")
+        why = error_payload("UpstreamNotSucceeded", f'skipped, because task "{self.plan.ids[cause]}" {label}')
+        return Row(task, self.failures.get(task, 0), SKIPPED, now_ms, now_ms, why)
+
+    def _passes(self, task: int, status: int) -> bool:
+        """Whether `all_succeeded` tasks downstream take the outcome as good: a failure with `continue` is."""
+        return status == SUCCEEDED or (status in (FAILED, TIMED_OUT) and self._policy(task).on_failure == "continue")
+
+    def _tell(self, task: int, status: int, passes: bool) -> list[int]:
+        """Counts an outcome at all tasks that need it, and returns them."""
+        plan = self.plan
+        fed_tasks = plan.feeds[plan.feeds_at[task] : plan.feeds_at[task + 1]]
+        for fed in fed_tasks:
+            if plan.plain[fed]:
+                if passes:
+                    self.waiting[fed] -= 1
+                else:
+                    self.doomed.add(fed)
+            else:
+                self.waiting[fed] -= 1
+                if status == SUCCEEDED:
+                    self._count(fed, 0)
+                elif status in (FAILED, TIMED_OUT):
+                    self._count(fed, 1)
+        return fed_tasks
+
+    def _count(self, task: int, slot: int) -> None:
+        self.tally.setdefault(task, [0, 0])[slot] += 1
+
+    def _consider(self, task: int, now_ms: float) -> None:
+        """Makes a pending task ready, or skips it, if its needs say so by now."""
+        if self.state[task] != PENDING:
+            return
+        verdict: Task | None
+        if self.plan.plain[task]:
+            verdict = SKIPPED if task in self.doomed else READY if self.waiting[task] == 0 else None
+        else:
+            verdict = self._triggered(task)
+        if verdict == READY:
+            self.state[task] = READY
+            self.fresh.append(task)
+        elif verdict == SKIPPED:
+            causes = [n for n in self.plan.needs_of(task) if self.state[n] >= TERMINAL and not self._passes(n, self.state[n])]
+            self._end(task, self._skip_row(task, causes[0] if causes else self.plan.needs_of(task)[0], now_ms), "", now_ms)
+
+    def _triggered(self, task: int) -> Task | None:
+        """What a trigger other than `all_succeeded` says: ready, skipped, or None for not yet."""
+        succeeded, failed = self.tally.get(task, (0, 0))
+        over = self.waiting[task] == 0
+        match self._policy(task).trigger:
+            case "one_succeeded":
+                return READY if succeeded else SKIPPED if over else None
+            case "one_failed":
+                return READY if failed else SKIPPED if over else None
+            case "none_failed":
+                return SKIPPED if failed else READY if over else None
+            case _:
+                return READY if over else None
+
+    def _release(self, task: int) -> None:
+        """Lets go of the values that only this task had yet to read."""
+        plan, readers = self.plan, self.readers
+        for used in plan.uses[plan.uses_at[task] : plan.uses_at[task + 1]]:
+            readers[used] -= 1
+            if readers[used] == 0:
+                self.wires.pop(used, None)
+
+    def _make_result(self, now_ms: float) -> None:
+        """Once all tasks have ended: the implicit last one runs, or is skipped if the job did not go well."""
+        result = len(self.plan)
+        if self.left or self.state[result] != PENDING:
+            return
+        if self.ending is None:
+            self.state[result] = READY
+            self.fresh.append(result)
+        else:
+            self._end_without_attempt(result, SKIPPED, "JobFailed", "no result, because the job did not succeed", now_ms)
+
+    def _end_result(self, row: Row) -> None:
+        if row.status != SKIPPED and self.ending is None:
+            self.ending = "timed_out" if row.status == TIMED_OUT else "failed"
+            self.error = self.errors[row.index]
+        self._finish()
+
+    def _finish(self) -> None:
+        self.status = self.ending or "succeeded"
+        self.finished = True

@@ -1,0 +1,89 @@
+"""From a tool's name in a process to the tool."""
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FunctionType, MappingProxyType
+from typing import Any
+
+from comagent.errors import ToolDefinitionError, UnknownToolError
+from comagent.nearest import nearest
+from comagent.tools import debug, system, text
+from comagent.tools.base import Tool, ToolSpec, options_of
+from comagent.tools.source import Code, find, find_by_name
+
+__all__ = ["builtin_names", "catalogue", "check_arguments", "load", "resolve"]
+
+_FAMILIES = (debug, system, text)
+_PYTHON = "python:"
+
+
+def resolve(name: str, *, base: Path | None = None) -> ToolSpec:
+    """What `name` means here: a built-in tool, `python:package.module.function`, or a declared function's name.
+
+    `base`, the folder of the process file, and the working folder are searched before Python's own path.
+    `UnknownToolError` names the nearest tools; `ToolDefinitionError` says why a tool that is there cannot be used.
+    """
+    builtin = _builtins().get(name)
+    if builtin is not None:
+        return builtin.spec
+    if name.startswith(_PYTHON):
+        folders = (base, Path.cwd()) if base is not None else (Path.cwd(),)
+        roots = tuple(dict.fromkeys(str(folder.resolve()) for folder in folders))
+        code = find_by_name(name.removeprefix(_PYTHON), roots, name=name)
+        return replace(load(code).spec, name=name)
+    return _declared(name).spec
+
+
+@functools.cache
+def load(code: Code) -> Tool:
+    """The tool that `code` stands for, made once per process.
+
+    `ToolDefinitionError` if it is gone, cannot be imported, or its source has changed since `code` was made.
+    """
+    return Tool(find(code), code=code)
+
+
+def builtin_names() -> tuple[str, ...]:
+    """The names of the tools that come with ComAgent, sorted."""
+    return tuple(_builtins())
+
+
+def catalogue() -> list[ToolSpec]:
+    """The tools that come with ComAgent, sorted by name."""
+    return [built_in.spec for built_in in _builtins().values()]
+
+
+def check_arguments(spec: ToolSpec, arguments: dict[str, Any], *, dynamic: set[str]) -> list[str]:
+    """What is wrong with a task's arguments before anything runs, one clause each; empty if nothing is.
+
+    Arguments named in `dynamic` are there, but their values are known only when the task runs.
+    """
+    return load(spec.code).problems(arguments, dynamic=dynamic)
+
+
+@functools.cache
+def _builtins() -> Mapping[str, Tool]:
+    functions = [value for module in _FAMILIES for value in vars(module).values() if options_of(value)]
+    tools = [Tool(function) for function in functions]
+    return MappingProxyType({tool.spec.name: tool for tool in sorted(tools, key=lambda tool: tool.spec.name)})
+
+
+def _declared(name: str) -> Tool:
+    """The one function that an imported module declares a tool of this name."""
+    found: dict[int, Callable[..., Any]] = {}
+    names = set(builtin_names())
+    for module in list(sys.modules.values()):
+        for value in list(getattr(module, "__dict__", {}).values()):
+            if isinstance(value, FunctionType) and (options := options_of(value)):
+                names.add(options.name or value.__name__)
+                if name == (options.name or value.__name__):
+                    found[id(value)] = value
+    if not found:
+        raise UnknownToolError(name, nearest(name, names))
+    if len(found) > 1:
+        places = " and ".join(f"{value.__module__}.{value.__qualname__}" for value in found.values())
+        raise ToolDefinitionError(name, f"{places} both have that name", "Give one of them another: `@tool(name=...)`.")
+    return load(Tool(*found.values()).spec.code)

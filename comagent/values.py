@@ -1,0 +1,53 @@
+"""Values as bytes: canonical JSON for what travels and is stored."""
+
+import json
+import math
+from json.encoder import encode_basestring
+from typing import Any
+
+from comagent.errors import ValueNotStorableError
+
+JSON = "json"
+"""Type of a document that holds a JSON value."""
+
+SCALARS = frozenset({int, float, str, bool, type(None)})
+"""Types of values that can be shared without being copied."""
+
+_REMEDY = "Return text, numbers, true, false, null, and lists and dictionaries of them."
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def encode(value: Any, *, tool: str) -> bytes:
+    """Canonical JSON of a tool's result: sorted keys, no spaces, UTF-8. Raises `ValueNotStorableError`."""
+    kind = type(value)
+    if kind is int:
+        return b"%d" % value
+    if value is None:
+        return b"null"
+    if kind is float and math.isfinite(value):
+        return repr(value).encode()
+    try:
+        return (encode_basestring(value) if kind is str else _encode(value)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueNotStorableError(tool, _problem(value, error), _REMEDY) from None
+
+
+def decode(data: bytes | memoryview) -> Any:
+    """The value again. Tuples have become lists, and keys text."""
+    return json.loads(data if isinstance(data, bytes) else bytes(data))
+
+
+def _problem(value: Any, error: Exception) -> str:
+    match error:
+        case UnicodeEncodeError():
+            return "the result holds text that is not Unicode (a lone surrogate)"
+        case RecursionError():
+            return "the result is nested too deeply, or contains itself"
+        case TypeError() if "is not JSON serializable" in str(error):
+            kind = str(error).removeprefix("Object of type ").removesuffix(" is not JSON serializable")
+            return f"the result holds a {kind}, which JSON has no form for"
+        case TypeError():
+            return f"the keys of a dictionary in the result are not all text ({error})"
+        case ValueError() if "Out of range float" in str(error):
+            return "the result holds NaN or infinity, which JSON has no form for"
+    return f"the result cannot be written as JSON: {error}"

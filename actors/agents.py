@@ -122,12 +122,12 @@ class AgentPool:
 
     async def _start(self) -> None:
         """Starts an agent, and another one if it dies before it is ready."""
+        documents, owner = self._settings.documents, self._settings.owner
         while not self._over:
             self._number += 1
             name = agent_name(self._settings.shard, self._epoch[1] * 1_000_000 + self._number)
-            settings = (name, self._settings.documents, self._settings.owner)
             with contextlib.suppress(RayError, ValueError):
-                await asyncio.to_thread(SubTaskAgentActor.options(**options(name)).remote, *settings)
+                await asyncio.to_thread(SubTaskAgentActor.options(**options(name)).remote, name, documents, owner)
                 taken = await self._take(name)
                 if taken is not None:
                     self._on_joined(*taken)

@@ -4,7 +4,8 @@ import os
 import threading
 import time
 
-from comagent.coordination.processes import OwnedProcess, is_alive
+from comagent.coordination.base import OwnedProcess
+from comagent.coordination.processes import is_alive
 
 BEAT_S = 0.5
 

@@ -14,7 +14,7 @@ from comagent.actors.names import NAMESPACE
 from comagent.errors import StaleEpochError
 from comagent.execution import Executor
 from comagent.output import cap_output
-from comagent.protocol import AGAIN, OK, STALE, DispatchId, Epoch, Large, Report, Running, Unit
+from comagent.protocol import AGAIN, STALE, DispatchId, Epoch, Large, Report, Running, Unit
 from comagent.store.documents import Documents
 
 REMEMBERED = 10_000
@@ -196,6 +196,5 @@ class SubTaskAgent:
             self._unanswered = [report._replace(not_run=[]) for report in self._unanswered]
 
 
-SubTaskAgentActor = ray.remote(concurrency_groups={"control": 100})(SubTaskAgent)
-
-__all__ = ["OK", "SubTaskAgent", "SubTaskAgentActor"]
+# Ray's stubs know only the plain form of the decorator.
+SubTaskAgentActor: Any = ray.remote(concurrency_groups={"control": 100})(SubTaskAgent)  # type: ignore[call-overload]

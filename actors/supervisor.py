@@ -55,6 +55,9 @@ class Supervisor:
     @ray.method
     async def open(self) -> None:
         """Gets ready. Every other call does so too: a restarted supervisor has forgotten everything."""
+        await self._ready()
+
+    async def _ready(self) -> None:
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open())
         try:
@@ -66,7 +69,7 @@ class Supervisor:
     @ray.method
     async def notice(self, notices: list[Notice | Started]) -> None:
         """What the scheduler has committed or sent."""
-        await self.open()
+        await self._ready()
         for news in notices:
             view = self._views.get(news.job_id)
             if isinstance(news, Started):
@@ -87,7 +90,7 @@ class Supervisor:
     @ray.method
     async def wait(self, job_ids: list[str], timeout_s: float) -> dict[str, JobView]:
         """Views of those of these jobs that have ended, as soon as one has; empty if none does in time."""
-        await self.open()
+        await self._ready()
         deadline = time.monotonic() + min(timeout_s, POLL_S)
         for job_id in job_ids:
             await self._view(job_id)
@@ -104,13 +107,13 @@ class Supervisor:
     @ray.method
     async def view(self, job_id: str) -> JobView:
         """What is known of a job. Raises UnknownJobError."""
-        await self.open()
+        await self._ready()
         return await self._view(job_id)
 
     @ray.method
     async def progress(self, job_id: str, after_seq: int, timeout_s: float) -> Progress:
         """What was committed of a job after `after_seq`, as soon as there is something, and what runs."""
-        await self.open()
+        await self._ready()
         view = await self._view(job_id)
         running = dict(view.running)
         if view.seq <= after_seq and not view.over:
@@ -123,7 +126,7 @@ class Supervisor:
     @ray.method
     async def failures(self, job_id: str) -> list[tuple[str, str, str]]:
         """(path, status, what happened) of the tasks that failed, in the order of their ends."""
-        await self.open()
+        await self._ready()
         outcomes = await self._read(lambda: self._store.progress(job_id))
         return failures_of(outcomes)
 
@@ -139,7 +142,7 @@ class Supervisor:
 
     @ray.method
     async def beat(self) -> int:
-        await self.open()
+        await self._ready()
         return os.getpid()
 
     @ray.method

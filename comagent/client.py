@@ -15,9 +15,8 @@ from comagent.errors import CannotConnectError, ComAgentError, JobFailedError, J
 from comagent.ids import uuid7
 from comagent.job_view import JobView, Progress
 from comagent.protocol import Large, Wire
-from comagent.reading import read_process
 from comagent.spec import Process
-from comagent.submission import Prepared, Submission, prepare, submission
+from comagent.submission import Prepared, Submission, prepare, prepare_file, submission
 from comagent.values import decode
 
 PATIENCE_S = 60.0
@@ -240,9 +239,3 @@ class Client:
 def _moved(error: ComAgentError) -> bool:
     """Whether the answer only says that somebody else is to be asked."""
     return isinstance(error, StaleEpochError)
-
-
-def prepare_file(path: str | Path) -> Prepared:
-    """Reads, checks and compiles the process in a file. Raises `ProcessError` with file and line."""
-    document, marks = read_process(path)
-    return prepare(spec.parse(document, file=str(path)), base=Path(path).parent, file=str(path), lines=marks)

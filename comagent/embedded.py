@@ -98,12 +98,20 @@ class Embedded:
         except RayError as error:
             raise CannotConnectError("the actors of a local run", str(error), "Run `comagent doctor`.") from error
         self._remember_processes()
-        self.coordination.record_processes(self.shard, epoch, self._processes)
+        self._record_processes(epoch)
         del handles
 
     def lease(self) -> Lease | None:
         """Who owns this run's shard: where its scheduler and supervisor are found."""
         return self.coordination.lease(self.shard)
+
+    def _record_processes(self, epoch: tuple[int, int]) -> None:
+        """Writes them into the lease, after the driver and the scheduler that it names: what a killed run leaves behind."""
+        lease = self.lease()
+        named = lease.owner.processes if lease is not None else ()
+        pids = {process.pid for process in named}
+        others = [process for process in self._processes if process.pid not in pids]
+        self.coordination.record_processes(self.shard, epoch, [*named, *others])
 
     def _remember_processes(self) -> None:
         """Everything that this process has started by now: Ray's own processes and the actors."""

@@ -17,13 +17,12 @@ from typing import Any
 from comagent.errors import ComAgentError
 from comagent.expressions import evaluate_condition, resolve
 from comagent.isolation import ProcessCall, ProcessDied
-from comagent.plan import RESULT_TOOL, Step
 from comagent.protocol import BATCH, INLINE_BYTES, Epoch, Large, Report, Row, Running, Unit, Wire
 from comagent.states import Task
-from comagent.stepcache import decode_step
+from comagent.steps import RESULT_TOOL, Step, decode_step
 from comagent.store.documents import Documents
 from comagent.tools.base import Tool, ToolContext
-from comagent.tools.registry import load
+from comagent.tools.loading import load
 from comagent.tools.source import Code
 from comagent.values import JSON, SCALARS, decode, encode
 

@@ -4,8 +4,10 @@ The engine sorts its own arrays; nothing here is on the way of a running job.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import networkx as nx
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = ["ancestors", "descendants", "digraph", "find_cycle"]
 
@@ -15,6 +17,8 @@ def digraph(ids: Sequence[str], needs: Mapping[str, Iterable[str]]) -> "nx.DiGra
 
     Needs that are not in `ids` are left out.
     """
+    import networkx as nx  # takes 80 ms, which the engine's processes do without
+
     known = set(ids)
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(ids)
@@ -27,6 +31,8 @@ def find_cycle(ids: Sequence[str], needs: Mapping[str, Iterable[str]]) -> list[s
 
     Every task comes after one that it needs; the cycle starts and ends with whichever is first in `ids`.
     """
+    import networkx as nx
+
     graph = digraph(ids, needs)
     try:
         edges = nx.find_cycle(graph)
@@ -40,9 +46,13 @@ def find_cycle(ids: Sequence[str], needs: Mapping[str, Iterable[str]]) -> list[s
 
 def ancestors(ids: Sequence[str], needs: Mapping[str, Iterable[str]], task: str) -> set[str]:
     """All tasks that must come before `task`."""
+    import networkx as nx
+
     return set(nx.ancestors(digraph(ids, needs), task))
 
 
 def descendants(ids: Sequence[str], needs: Mapping[str, Iterable[str]], task: str) -> set[str]:
     """All tasks that must come after `task`."""
+    import networkx as nx
+
     return set(nx.descendants(digraph(ids, needs), task))

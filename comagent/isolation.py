@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from comagent.tools.base import ToolContext
-from comagent.tools.registry import load
+from comagent.tools.loading import load
 from comagent.tools.source import Code
 from comagent.values import decode, encode
 

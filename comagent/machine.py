@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from comagent.costs import LARGEST_UNIT, Cost, Costs
 from comagent.job import Ended, Happened, Job, error_payload
-from comagent.plan import RESULT_TOOL, ToolUse
+from comagent.plan import ToolUse
 from comagent.protocol import BATCH, DispatchId, Epoch, Lane, Part, Report, Row, Running, Unit, dispatch_label
 from comagent.ready import ReadyQueue
 from comagent.seats import Dispatch, Seat
 from comagent.states import TASK_LABELS, Task
+from comagent.steps import RESULT_TOOL
 
 LANES_OF_UNIT = 32
 """A unit grows along chains, never wider than this or than it began: wide work is for all agents."""

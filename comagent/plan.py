@@ -9,24 +9,24 @@ All arrays are plain lists: the engine reads them one number at a time, which li
 appends to copies of them.
 """
 
-import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from comagent import graph
 from comagent.errors import ExpressionError, Problem, ProcessError
-from comagent.expressions import Template, condition, parse, references, template
+from comagent.expressions import Reference, Template, condition, is_constant, references, template
 from comagent.nearest import nearest
-from comagent.spec import Process, Retry
+from comagent.spec import Process, Retry, Task
+from comagent.steps import RESULT_TOOL, Step, encode_step
 
 OUTPUTS = "/outputs"
 """Path of the implicit last task; no id may contain a slash, so it collides with none."""
 
-RESULT_TOOL = -1
-"""Tool number of the implicit last task: its resolved arguments are its value."""
-
 NO_RETRY = Retry()
+NO_ARGUMENTS = Template({}, (), ())
+
+ArgumentCheck = Callable[[str, dict[str, Any], frozenset[str]], Sequence[str]]
 
 
 class ToolUse(NamedTuple):
@@ -48,15 +48,6 @@ class Policy(NamedTuple):
     retry: Retry
     timeout_s: float | None
     cost: str | None
-
-
-class Step(NamedTuple):
-    """What an agent must know to run a task."""
-
-    tool: int
-    arguments: Template
-    when: Any
-    timeout_s: float | None
 
 
 @dataclass(slots=True)
@@ -106,19 +97,23 @@ class Plan:
 class _Compiler:
     """One compilation: collects every defect, so that a user sees all of them at once."""
 
-    def __init__(self, process: Process, tools: Mapping[str, ToolUse], lines: Mapping[str, int], file: str | None):
+    def __init__(
+        self,
+        process: Process,
+        tools: Mapping[str, ToolUse],
+        check: ArgumentCheck,
+    ):
         self.process = process
         self.tools = tools
-        self.lines = lines
-        self.file = file
+        self.check = check
+        self.checked: dict[tuple[str, frozenset[str]], Sequence[str]] = {}
         self.problems: list[Problem] = []
         self.index: dict[str, int] = {}
         self.encoded: dict[bytes, bytes] = {}
         self.reads_ends = 0
 
     def problem(self, message: str, *, task: str | None = None, at: str | None = None, remedy: str | None = None) -> None:
-        line = self.lines.get(task) if task is not None else None
-        self.problems.append(Problem(message, file=self.file, line=line, task=task, field=at, remedy=remedy))
+        self.problems.append(Problem(message, task=task, field=at, remedy=remedy))
 
     def compile(self, process_hash: str) -> Plan:
         process = self.process
@@ -139,7 +134,7 @@ class _Compiler:
             if tool is None and task.tool in self.tools:
                 tool = numbers[task.tool] = len(uses_tool)
                 uses_tool.append(self.tools[task.tool])
-            arguments, when, read = self._parse(task.id, task.arguments, task.when)
+            arguments, when, read = self._parse(task)
             direct = self._direct_needs(task.id, task.needs)
             if "needs" not in task.model_fields_set:
                 direct = list(dict.fromkeys(read))
@@ -226,24 +221,46 @@ class _Compiler:
         close = nearest(name, self.index)
         return f'Did you mean "{close[0]}"?' if close else "Add the task, or take the reference out."
 
-    def _parse(self, task: str, arguments: Mapping[str, Any], when: str | None) -> tuple[Template, Any, list[int]]:
+    def _parse(self, task: Task) -> tuple[Template, Any, list[int]]:
         """Arguments and condition as templates, and the indices of the tasks that they read."""
         self.reads_ends = 0
         try:
-            parsed = template(dict(arguments))
+            parsed = template(task.arguments)
         except ExpressionError as error:
-            self.problem(str(error), task=task, at="with")
-            parsed = template({})
-        read = self._check_references(task, "with", references(parsed))
+            self.problem(str(error), task=task.id, at="with")
+            return NO_ARGUMENTS, None, []
+        self._check_arguments(task, parsed)
+        read = self._check_references(task.id, "with", _referred(parsed))
+        when = task.when
         if when is None:
             return parsed, None, read
         try:
             node = condition(when)
         except ExpressionError as error:
-            self.problem(str(error), task=task, at="when")
+            self.problem(str(error), task=task.id, at="when")
             return parsed, None, read
-        read += [r for r in self._check_references(task, "when", references(node)) if r not in read]
+        read += [r for r in self._check_references(task.id, "when", references(node)) if r not in read]
         return parsed, node, read
+
+    def _check_arguments(self, task: Task, parsed: Template) -> None:
+        """Asks about the arguments of a tool; tasks that give the same constants are asked about once."""
+        constants = parsed.constants
+        dynamic = [name for name, _ in parsed.references]
+        if parsed.rest:
+            constants = constants.copy()
+            for name, node in parsed.rest:
+                if is_constant(node):
+                    constants[name] = node
+                else:
+                    dynamic.append(name)
+        if constants:
+            complaints = self.check(task.tool, constants, frozenset(dynamic))
+        else:
+            key = (task.tool, frozenset(dynamic))
+            known = self.checked.get(key)
+            complaints = known if known is not None else self.checked.setdefault(key, self.check(task.tool, {}, key[1]))
+        for complaint in complaints:
+            self.problem(complaint, task=task.id, at="with")
 
     def _check_references(self, task: str | None, at: str, found: Iterable[tuple[str, str | None]]) -> list[int]:
         read: list[int] = []
@@ -269,7 +286,7 @@ class _Compiler:
         return read
 
     def _encode(self, step: Step) -> bytes:
-        blob = pickle.dumps(step, protocol=5)
+        blob = encode_step(step)
         return self.encoded.setdefault(blob, blob)
 
     def _check_upstream(self, ids: list[str], needs: list[list[int]], further: list[tuple[int, str]]) -> None:
@@ -328,8 +345,8 @@ class _Compiler:
         if outputs is None:
             needed = {need for row in needs for need in row}
             leaves = [number for number in range(len(ids)) if number not in needed]
-            refs = tuple((ids[number], parse(f'${{tasks["{_quoted(ids[number])}"]}}')) for number in leaves)
-            return Template({}, refs, ()), leaves
+            plain = tuple((ids[number], Reference("tasks", ids[number])) for number in leaves)
+            return Template({}, plain, ()), leaves
         try:
             shape = template(dict(outputs))
         except ExpressionError as error:
@@ -338,8 +355,10 @@ class _Compiler:
         return shape, self._check_references(None, "outputs", references(shape))
 
 
-def _quoted(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"')
+def _referred(parsed: Template) -> Iterable[tuple[str, str | None]]:
+    if parsed.rest:
+        return references(parsed)
+    return [(reference[0], reference[1]) for _, reference in parsed.references]
 
 
 def _rows(rows: list[list[int]]) -> tuple[list[int], list[int]]:
@@ -365,15 +384,15 @@ def compile_process(
     tools: Mapping[str, ToolUse],
     *,
     process_hash: str,
-    lines: Mapping[str, int] | None = None,
-    file: str | None = None,
+    check: ArgumentCheck,
 ) -> Plan:
     """The plan of `process`.
 
-    `tools` has an entry for each tool that could be resolved; a name that is missing there has been reported by whoever
-    resolved them. `lines` tells the line of a task in `file`, for messages.
+    `tools` has an entry for each tool that could be resolved; a name that is missing there is for `check` to report.
+    `check(tool, constants, dynamic)` says what is wrong with arguments, of which those named in `dynamic` have values only
+    when the task runs.
 
     Raises `ProcessError` with everything that is wrong: unknown, duplicate and circular tasks, references to what does
     not exist or is not upstream, invalid expressions.
     """
-    return _Compiler(process, tools, lines or {}, file).compile(process_hash)
+    return _Compiler(process, tools, check).compile(process_hash)

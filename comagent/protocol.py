@@ -35,7 +35,7 @@ Wire = bytes | Large
 class Part(NamedTuple):
     """One task of a unit."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     attempt: int
     path: str
     step: bytes
@@ -66,7 +66,7 @@ class Unit(NamedTuple):
 class Row(NamedTuple):
     """What became of one attempt. `payload`: the value's wire if it succeeded, else the error as JSON, or None."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     attempt: int
     status: int
     started_ms: float

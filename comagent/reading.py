@@ -74,6 +74,10 @@ class Marks(Mapping[str, int]):
     def __len__(self) -> int:
         return len(self._indexes)
 
+    def __bool__(self) -> bool:
+        """True without a search, which an empty-or-not would need."""
+        return True
+
     def locate(self, error: ProcessError) -> ProcessError:
         """The same problems, with file, line and column where they can be told."""
         return ProcessError(tuple(self._located(problem) for problem in error.problems))

@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from comagent.errors import Problem, ProcessError
 from comagent.nearest import did_you_mean
+from comagent.values import canonical_json
 
 __all__ = [
     "MAX_DEPTH",
@@ -67,7 +68,7 @@ def parse_duration(value: object) -> float:
     """Seconds, from `30s`, `5m`, `1h30m`, `250ms`, `2d` or a number of seconds. Raises ValueError."""
     seconds = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(value) if abs(value) < 1e18 else math.inf
     elif isinstance(value, str) and _DURATION.fullmatch(compact := value.replace(" ", "")):
         seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(compact))
     if not (math.isfinite(seconds) and seconds >= 0):
@@ -289,14 +290,6 @@ def bind_inputs(process: Process, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given.get(name, declared.default) for name, declared in process.inputs.items()}
 
 
-def canonical_json(value: object) -> str:
-    """The one JSON text of a value: keys sorted, no spaces, no escapes that are not needed.
-
-    Raises TypeError or ValueError for what JSON does not know, NaN and infinity included.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
 def content_hash(document: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON, as 64 hexadecimal digits. Raises ProcessError for what is not JSON-able."""
     try:
@@ -370,7 +363,9 @@ def _shown(value: object) -> str:
             return json.dumps(value if len(value) <= 60 else f"{value[:60]}…", ensure_ascii=False)
         case bool():
             return str(value).lower()
-    return repr(value)
+        case int() if abs(value) >= 10**40:
+            return "a number that long"
+    return repr(value)[:80]
 
 
 def _problem(detail: ErrorDetails, document: Mapping[str, Any], file: str | None) -> Problem:
@@ -379,7 +374,8 @@ def _problem(detail: ErrorDetails, document: Mapping[str, Any], file: str | None
     message, remedy = _wording(detail, path)
     task: str | None = None
     if len(path) >= 2 and path[0] == "tasks":
-        entry = document["tasks"][path[1]]
+        tasks = document["tasks"]
+        entry = tasks[int(path[1])] if isinstance(tasks, list | tuple) else None
         id_ = entry.get("id") if isinstance(entry, Mapping) else None
         task = id_ if isinstance(id_, str) and id_ else f"#{int(path[1]) + 1}"
         path = path[2:]

@@ -17,6 +17,14 @@ _REMEDY = "Return text, numbers, true, false, null, and lists and dictionaries o
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
+def canonical_json(value: object) -> str:
+    """The one JSON text of a value: keys sorted, no spaces, no escapes that are not needed.
+
+    Raises TypeError or ValueError for what JSON does not know, NaN and infinity included.
+    """
+    return _encode(value)
+
+
 def encode(value: Any, *, tool: str) -> bytes:
     """Canonical JSON of a tool's result: sorted keys, no spaces, UTF-8. Raises `ValueNotStorableError`."""
     kind = type(value)

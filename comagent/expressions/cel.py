@@ -1,6 +1,8 @@
 """The Common Expression Language: compile and evaluate, with the library's messages put into plain words.
 
 Evaluation ends: CEL has no loops but those over a list, and the library stops an expression after 10,000 steps of them.
+What `map` and `filter` take grows with the square of the list, though: a thousand items are milliseconds, ten thousand
+are seconds.
 """
 
 import math

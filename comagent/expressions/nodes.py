@@ -8,7 +8,7 @@ from comagent.errors import ExpressionError
 from comagent.expressions import cel
 from comagent.expressions.reference import Reference, Scope, explain, find_gap, kind_of, look_up
 from comagent.expressions.syntax import closing_brace, quote_hint, read_reference, references_in
-from comagent.spec import canonical_json
+from comagent.values import canonical_json
 
 __all__ = [
     "MAX_LENGTH",
@@ -110,7 +110,7 @@ def evaluate(node: Any, scope: Scope) -> Any:
     if isinstance(node, Expression):
         return _compute(node, scope)
     if isinstance(node, Interpolation):
-        return "".join(part if isinstance(part, str) else _text(evaluate(part, scope)) for part in node.parts)
+        return "".join(part if isinstance(part, str) else _text(part, scope) for part in node.parts)
     if isinstance(node, dict):
         return {key: evaluate(item, scope) for key, item in node.items()}
     if isinstance(node, list):
@@ -179,8 +179,13 @@ def _data(used: Sequence[Reference], scope: Scope) -> dict[str, Any]:
     return data
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value)
+def _text(part: Reference | Expression, scope: Scope) -> str:
+    value = evaluate(part, scope)
+    try:
+        return value if isinstance(value, str) else canonical_json(value)
+    except (TypeError, ValueError) as error:
+        source = part.source if isinstance(part, Expression) else str(part)
+        raise ExpressionError(source, f"the value cannot be written as text: {error}") from None
 
 
 def _parse_string(text: str) -> Any:

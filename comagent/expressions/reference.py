@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from comagent.errors import ExpressionError
 from comagent.nearest import did_you_mean
-from comagent.spec import canonical_json
+from comagent.values import canonical_json
 
 __all__ = ["IDENTIFIER", "ROOTS", "Reference", "Scope", "explain", "find_gap", "is_word", "kind_of", "look_up"]
 

@@ -1,8 +1,5 @@
 """The durable truth about jobs: an interface, its keepers, and the documents beside it."""
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
-
 from comagent.errors import StoreError
 from comagent.store.base import (
     BatchRow,
@@ -23,7 +20,6 @@ from comagent.store.base import (
     Verdict,
 )
 from comagent.store.documents import Documents
-from comagent.store.sql import SqlStore
 
 __all__ = [
     "BatchRow",
@@ -40,7 +36,6 @@ __all__ = [
     "Outcome",
     "ProgressRow",
     "Refused",
-    "SqlStore",
     "Stale",
     "Store",
     "Verdict",
@@ -50,6 +45,12 @@ __all__ = [
 
 def store_at(url: str, *, timeout_s: float = 30.0) -> Store:
     """The store that a URL such as `sqlite:////home/me/comagent.db` names, not opened yet."""
+    # Who only names documents or rows does without SQLAlchemy, whose import takes 0.15 s: agents above all.
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    from comagent.store.sql import SqlStore
+
     remedy = "Use a URL like sqlite:////absolute/path/comagent.db."
     try:
         parsed = make_url(url)

@@ -12,9 +12,10 @@ from comagent.errors import ToolDefinitionError, UnknownToolError
 from comagent.nearest import nearest
 from comagent.tools import debug, system, text
 from comagent.tools.base import Tool, ToolSpec, options_of
-from comagent.tools.source import Code, find, find_by_name
+from comagent.tools.loading import load
+from comagent.tools.source import find_by_name
 
-__all__ = ["builtin_names", "catalogue", "check_arguments", "load", "resolve"]
+__all__ = ["builtin_names", "catalogue", "check_arguments", "resolve"]
 
 _FAMILIES = (debug, system, text)
 _PYTHON = "python:"
@@ -35,15 +36,6 @@ def resolve(name: str, *, base: Path | None = None) -> ToolSpec:
         code = find_by_name(name.removeprefix(_PYTHON), roots, name=name)
         return replace(load(code).spec, name=name)
     return _declared(name).spec
-
-
-@functools.cache
-def load(code: Code) -> Tool:
-    """The tool that `code` stands for, made once per process.
-
-    `ToolDefinitionError` if it is gone, cannot be imported, or its source has changed since `code` was made.
-    """
-    return Tool(find(code), code=code)
 
 
 def builtin_names() -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def test_durations_are_read_as_seconds(written: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "30", "s", "-1s", "1x", "1s!", "5 minutes", -1, True, None, math.nan, math.inf, []]
+    "written", ["", "30", "s", "-1s", "1x", "1s!", "5 minutes", -1, True, None, math.nan, math.inf, 10**400, []]
 )
 def test_other_durations_are_refused(written: object) -> None:
     with pytest.raises(ValueError, match="is no duration; write 30s"):
@@ -125,6 +125,7 @@ def test_all_defects_are_told_at_once_with_task_and_field() -> None:
         ({"with": [1]}, 'field "with": must be a mapping, not a list'),
         ({"arguments": {}}, 'field "arguments": there is no such field'),
         ({"when": True}, 'field "when": must be a string, not true. Put it in quotes: "true".'),
+        ({"timeout": 1 << 20_000}, 'field "timeout": a number that long is no duration'),
         ({"timeout": 0}, 'field "timeout": must be greater than 0, not 0'),
         ({"retry": 3}, 'field "retry": must be a mapping, not 3'),
         ({"retry": {"attempts": 0}}, 'field "retry.attempts": must be greater than or equal to 1, not 0'),

@@ -11,7 +11,9 @@ import yaml
 from comagent.expressions import condition, evaluate_condition, template
 from comagent.expressions import resolve as resolve_arguments
 from comagent.spec import Process, bind_inputs, parse
-from comagent.tools import ToolContext, check_arguments, load, resolve
+from comagent.tools import ToolContext
+from comagent.tools.loading import load
+from comagent.tools.registry import check_arguments, resolve
 from comagent.tools.debug import DebugError
 from comagent.tools.text import RenderError, render
 

@@ -12,7 +12,9 @@ import pytest
 from pydantic import BaseModel, Field
 
 from comagent.errors import ArgumentError, ToolDefinitionError
-from comagent.tools import Tool, ToolContext, ToolSpec, check_arguments, load, tool
+from comagent.tools import Tool, ToolContext, ToolSpec, tool
+from comagent.tools.loading import load
+from comagent.tools.registry import check_arguments
 
 CONTEXT = ToolContext("job", "task", 2, (1, 1), "key")
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from comagent.errors import ToolDefinitionError, UnknownToolError
-from comagent.tools import Code, ToolContext, builtin_names, catalogue, load, resolve, tool
+from comagent.tools import Code, ToolContext, tool
+from comagent.tools.loading import load
+from comagent.tools.registry import builtin_names, catalogue, resolve
 
 CONTEXT = ToolContext("job", "task", 1, (1, 1), "key")
 
@@ -52,7 +54,7 @@ def run(*command: str, folder: Path) -> Any:
 def call_elsewhere(code: Code, arguments: dict[str, Any], *, folder: Path) -> Any:
     """The result of a call in a fresh process that knows nothing but the code."""
     script = (
-        "import json, sys; from comagent.tools import Code, ToolContext, load\n"
+        "import json, sys; from comagent.tools import Code, ToolContext; from comagent.tools.loading import load\n"
         "code, arguments = json.loads(sys.argv[1])\n"
         "context = ToolContext('job', 'task', 1, (1, 1), 'key')\n"
         "print(json.dumps(load(Code(*code)).call(arguments, context)))"
@@ -177,7 +179,7 @@ def test_an_import_that_failed_is_tried_again(tmp_path: Path) -> None:
 
 def test_edited_source_has_another_hash_and_the_old_code_is_refused(tmp_path: Path) -> None:
     def code() -> Code:
-        script = "import json; from comagent.tools import resolve; print(json.dumps(resolve('python:edited.f').code))"
+        script = "import json; from comagent.tools.registry import resolve; print(json.dumps(resolve('python:edited.f').code))"
         return Code(*run("-c", script, folder=tmp_path))
 
     write(tmp_path / "edited.py", "def f(): return 1")
@@ -208,7 +210,9 @@ DRIVER = """
     import json
     from dataclasses import dataclass
     import comagent.tools
-    from comagent.tools import ToolContext, is_loading, load, resolve, tool
+    from comagent.tools import ToolContext, is_loading, tool
+    from comagent.tools.loading import load
+    from comagent.tools.registry import resolve
 
     @dataclass
     class Pair:

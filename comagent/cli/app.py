@@ -1,0 +1,72 @@
+"""All commands under one name, and what becomes of errors."""
+
+import sys
+from importlib.metadata import version as installed
+from platform import python_version
+from typing import Annotated
+
+import typer
+
+from comagent.cli import cancel, jobs, resume, run, show, tools, validate
+from comagent.cli.screen import complain
+from comagent.errors import CannotConnectError, ComAgentError, InputError
+
+app = typer.Typer(
+    name="comagent",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def comagent(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end."),
+    ] = False,
+) -> None:
+    """Runs graphs of agents' tasks on Ray, and goes on after a crash without repeating finished work.
+
+    The folder COMAGENT_HOME (~/.comagent) keeps the jobs. Exit codes: 0 succeeded, 1 any other end of a job,
+    2 bad usage or bad input, 3 cannot connect, 130 interrupted.
+    """
+
+
+def version() -> None:
+    """Print the versions of ComAgent, Ray and Python."""
+    print(f"comagent {installed('comagent')} (ray {installed('ray')}, python {python_version()})")
+
+
+app.command()(run.run)
+app.command()(validate.validate)
+app.command()(resume.resume)
+app.command()(jobs.jobs)
+app.command()(show.show)
+app.command()(cancel.cancel)
+app.add_typer(tools.app, name="tools")
+app.command()(version)
+
+
+def main() -> None:
+    """Runs the command that the arguments name, and ends the process with its exit code."""
+    try:
+        app()
+    except ComAgentError as error:
+        complain(error)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: ComAgentError) -> int:
+    match error:
+        case InputError():
+            return 2
+        case CannotConnectError():
+            return 3
+    return 1

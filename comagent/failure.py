@@ -1,0 +1,64 @@
+"""What is kept of an exception: its type, its message and the tool's own traceback, however broken the exception is."""
+
+import traceback
+from pathlib import Path
+
+from comagent.errors import ComAgentError
+from comagent.values import encode
+
+TRACEBACK_CHARS = 8_000
+MESSAGE_CHARS = 2_000
+
+_HERE = str(Path(__file__).parent)
+_UNNAMED = ("builtins", "comagent.errors", "__main__")
+"""Modules whose exceptions are known without naming the module."""
+
+
+def failure(error: BaseException) -> bytes:
+    """The error as it is stored."""
+    trace = None if isinstance(error, ComAgentError) else _own_traceback(error)
+    return told(_kind(error), _message(error), trace=trace)
+
+
+def told(kind: str, message: str, *, trace: str | None = None) -> bytes:
+    """An error that was no exception here: what happened, and where that is known."""
+    body = {"type": _text(kind), "message": _head(_text(message))}
+    if trace:
+        body["traceback"] = _text(trace)[-TRACEBACK_CHARS:]
+    return encode(body, tool="")
+
+
+def _kind(error: BaseException) -> str:
+    kind = type(error)
+    module = str(kind.__module__)
+    # Modules that were loaded by file have a made-up name.
+    if module in _UNNAMED or module.startswith("comagent_file_"):
+        return kind.__qualname__
+    return f"{module}.{kind.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as broken:  # a tool's exception may raise anything, SystemExit included
+        return f"(it has no text: making it raised {type(broken).__name__})"
+
+
+def _own_traceback(error: BaseException) -> str:
+    """The traceback with its causes, without the frames of this package that led to the tool."""
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_code.co_filename.startswith(_HERE):
+        place = place.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, place))
+    except Exception as broken:
+        return f"{_kind(error)} (its traceback cannot be made: {type(broken).__name__})"
+
+
+def _text(text: str) -> str:
+    """The text without what is not Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _head(text: str) -> str:
+    return text if len(text) <= MESSAGE_CHARS else f"{text[:MESSAGE_CHARS]}… ({len(text)} characters)"

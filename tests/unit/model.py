@@ -1,0 +1,599 @@
+"""A model of everything around the machine: a store, agents that run units in virtual time, and owners that come and go.
+
+The parts under test are the real ones: plans, jobs, machines, and the rows between machine and store. The model agents
+follow `comagent.execution`, the owner follows `comagent.actors.scheduler`, the store follows `comagent.store.base`.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from comagent.commits import job_commit, restored
+from comagent.job import Job
+from comagent.machine import (
+    Answer,
+    CancelAt,
+    CancelRequested,
+    Change,
+    Event,
+    Joined,
+    Kill,
+    Lost,
+    Machine,
+    Reported,
+    Restored,
+    Retire,
+    Send,
+    Step,
+    Submitted,
+)
+from comagent.plan import OUTPUTS, Plan
+from comagent.protocol import AGAIN, BATCH, OK, STALE, Epoch, Part, Report, Row, Running, Unit
+from comagent.states import JOB_ENDS, TASK_BY_LABEL, Task
+from comagent.store.base import (
+    Committed,
+    EventRow,
+    Exists,
+    JobCommit,
+    JobRecord,
+    JobRow,
+    Outcome,
+    ProgressRow,
+    Refused,
+    Stale,
+    Verdict,
+)
+from comagent.submission import plan_from
+
+TOOLS: Mapping[str, tuple[str, str]] = {
+    "cheap": ("inline", "cheap"),
+    "unknown": ("thread", "unknown"),
+    "wait": ("async", "unknown"),
+    "process": ("process", "costly"),
+}
+"""Tools of the model by name: kind and declared cost."""
+
+TOOL_ERRORS = frozenset({"ToolError", "TimeoutError", "ConditionFalse"})
+"""Errors that model agents report of attempts; what else ends an attempt is somebody else's fault."""
+
+
+class Play(NamedTuple):
+    """What a tool does with one task."""
+
+    fails: int = 0
+    """How many attempts fail before one succeeds."""
+    status: Task = Task.FAILED
+    """How they fail."""
+    error: str = "ToolError"
+    when: bool = True
+    took_ms: float = 0.05
+
+
+FAIL = Play(fails=1_000_000)
+SKIP = Play(when=False)
+
+
+def task(id: str, *needs: str, tool: str = "wait", **fields: Any) -> dict[str, Any]:
+    """A task of a process document that reads what it needs, unless `reads` says otherwise."""
+    reads = fields.pop("reads", needs)
+    arguments = {f"v{n}": f'${{tasks["{read}"]}}' for n, read in enumerate(reads)}
+    return {"id": id, "tool": tool, "needs": list(needs), "with": arguments, **fields}
+
+
+def process(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"name": "model", "tasks": list(tasks), **fields}
+
+
+def plan_of(document: Mapping[str, Any]) -> Plan:
+    return plan_from(_documents(document)[0], _documents(document)[1], process_hash="model")
+
+
+def _documents(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    tools = {name: [kind, cost, "none", [name]] for name, (kind, cost) in TOOLS.items()}
+    return json.dumps(document).encode(), json.dumps(tools).encode()
+
+
+def value_of(path: str) -> bytes:
+    return json.dumps(path).encode()
+
+
+@dataclass
+class _Entry:
+    record: JobRecord
+    outcomes: dict[str, ProgressRow] = field(default_factory=dict)
+    events: list[EventRow] = field(default_factory=list)
+
+
+class ModelStore:
+    """Keeps the promises of `Store` that the engine relies on, in memory."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, _Entry] = {}
+        self.fenced = True
+
+    def commit(self, commits: Sequence[JobCommit], refused: frozenset[str]) -> list[Verdict]:
+        return [self._commit(commit, commit.job_id in refused) for commit in commits]
+
+    def _commit(self, commit: JobCommit, refused: bool) -> Verdict:
+        entry = self.jobs.get(commit.job_id)
+        admit = commit.admit
+        if admit is not None:
+            if entry is not None:
+                return Exists(commit.job_id, entry.record.payload_hash)
+            entry = _Entry(_record(admit, commit.epoch))
+        elif entry is None or (self.fenced and entry.record.epoch != commit.epoch):
+            return Stale()
+        if refused:
+            return Refused("the store does not take it")
+        for outcome in commit.outcomes:
+            assert outcome.task not in entry.outcomes, f"{outcome.task} has two outcomes"
+        assert admit is not None or entry.record.status not in JOB_ENDS, "the job has ended"
+        seq = entry.record.seq
+        for outcome in commit.outcomes:
+            seq += 1
+            entry.outcomes[outcome.task] = ProgressRow(seq, commit.epoch, outcome)
+        for event in commit.events:
+            seq += 1
+            entry.events.append(EventRow(seq, event))
+        seq = max(seq, entry.record.seq + 1)
+        entry.record = entry.record._replace(seq=seq)
+        if commit.status is not None:
+            ended = commit.at_ms if commit.status in JOB_ENDS else None
+            entry.record = entry.record._replace(status=commit.status, error=commit.error, ended_ms=ended)
+        self.jobs[commit.job_id] = entry
+        return Committed(seq)
+
+    def take_over(self, epoch: Epoch) -> list[str]:
+        taken = sorted(j for j, e in self.jobs.items() if e.record.ended_ms is None and e.record.epoch < epoch)
+        for job_id in taken:
+            self.jobs[job_id].record = self.jobs[job_id].record._replace(epoch=epoch)
+        return taken
+
+    def read(self, job_id: str, plan: Plan, now_ms: float) -> Restored:
+        entry = self.jobs[job_id]
+        return restored(
+            entry.record, plan, progress=entry.outcomes.values(), events=entry.events, sizes={}, now_ms=now_ms
+        )
+
+
+def _record(admit: JobRow, epoch: Epoch) -> JobRecord:
+    return JobRecord(
+        admit.job_id,
+        admit.tenant,
+        admit.principal,
+        admit.parent,
+        admit.shard,
+        admit.process_name,
+        admit.process_hash,
+        admit.root_path,
+        admit.priority,
+        admit.idem_key,
+        admit.payload_hash,
+        "pending",
+        epoch,
+        0,
+        None,
+        admit.submitted_ms,
+        None,
+        admit.process_doc,
+        admit.tools_doc,
+        admit.inputs_doc,
+    )
+
+
+@dataclass(eq=False)
+class Hand:
+    """A unit in an agent's hands."""
+
+    unit: Unit
+    todo: list[int]
+    rows: list[Row] = field(default_factory=list)
+    not_run: list[int] = field(default_factory=list)
+    """Positions of what must not run, because something before it did not succeed."""
+    current: int | None = None
+    stopped: bool = False
+    """Its attempt was told to stop."""
+
+
+@dataclass(eq=False)
+class Agent:
+    """Runs units one attempt at a time, when it is told to. It is alive until it is taken out of `World.agents`."""
+
+    name: str
+    world: "World"
+    epoch: Epoch
+    owner: "Owner"
+    lost: bool = False
+    """Its owner was told that it is dead: nothing new comes, what it has goes on."""
+    hands: list[Hand] = field(default_factory=list)
+    transit: list[tuple[Epoch, Unit]] = field(default_factory=list)
+    outbox: list[Report] = field(default_factory=list)
+    unanswered: list[Report] = field(default_factory=list)
+    tainted: bool = False
+
+    def deliver(self) -> bool:
+        units, self.transit = self.transit, []
+        for epoch, unit in units:
+            if epoch == self.epoch:
+                parts = [Part._make(part) for part in unit.parts]
+                self.hands.append(Hand(unit._replace(parts=parts), list(range(len(parts)))))
+        return bool(units)
+
+    def busy(self) -> list[Hand]:
+        """Hands that can go on: all, but of the cheap units only the first."""
+        batch = [hand for hand in self.hands if hand.unit.lane == BATCH]
+        return [hand for hand in self.hands if hand.unit.lane != BATCH or hand is batch[0]]
+
+    def work(self, hand: Hand) -> bool:
+        """Begins or finishes one attempt; False if it goes on for longer."""
+        if hand.current is None:
+            if hand.todo:
+                hand.current = hand.todo.pop(0)
+                self.world.check_inputs(hand)
+                return True
+        else:
+            row = self._outcome(hand)
+            if row is None:
+                return False
+            hand.current = None
+            hand.rows.append(row)
+            if row.status != Task.SUCCEEDED:
+                hand.not_run += [position for position in hand.todo if position >= hand.unit.seeds]
+                hand.todo = [position for position in hand.todo if position < hand.unit.seeds]
+        if not hand.todo and hand.current is None:
+            self._finish(hand)
+        return True
+
+    def _finish(self, hand: Hand) -> None:
+        self.hands.remove(hand)
+        if hand.rows or hand.not_run:
+            self._say(hand, hand.rows, hand.not_run, "upstream" if hand.not_run else None)
+
+    def _say(self, hand: Hand, rows: list[Row], not_run: list[int], reason: str | None) -> None:
+        back = [hand.unit.parts[position].index for position in not_run]
+        plain = [tuple(row) for row in rows]  # as agents send them
+        self.outbox.append(Report(hand.unit.dispatch, hand.unit.job_id, plain, back, reason))  # type: ignore[arg-type]
+
+    def _outcome(self, hand: Hand) -> Row | None:
+        assert hand.current is not None
+        part = hand.unit.parts[hand.current]
+        start, now = self.world.now_ms, self.world.now_ms
+        if part.path == OUTPUTS:
+            return Row(part.index, part.attempt, Task.SUCCEEDED, start, now, value_of(part.path))
+        if hand.stopped:
+            return Row(part.index, part.attempt, Task.CANCELLED, start, now, _error("Cancelled"))
+        play = self.world.plays.get(part.path, Play())
+        if not play.when:
+            return Row(part.index, part.attempt, Task.SKIPPED, start, now, _error("ConditionFalse"))
+        if part.path in self.world.held:
+            return None
+        start -= play.took_ms
+        if part.attempt <= play.fails:
+            kind = "TimeoutError" if play.status == Task.TIMED_OUT else play.error
+            return Row(part.index, part.attempt, play.status, start, now, _error(kind))
+        return Row(part.index, part.attempt, Task.SUCCEEDED, start, now, value_of(part.path))
+
+    def hand_back(self, hand: Hand, reason: str) -> bool:
+        """Hands back what it has not begun of a unit."""
+        back, hand.todo = hand.todo, []
+        if back:
+            self._say(hand, [], back, reason)
+        if hand.current is None:
+            self._finish(hand)
+        return bool(back)
+
+    def cancel(self, job_id: str) -> None:
+        for hand in [hand for hand in self.hands if hand.unit.job_id == job_id]:
+            if hand.todo:
+                self.hand_back(hand, "cancelled")
+            hand.stopped = True
+
+    def report(self) -> bool:
+        """Sends what has ended; one message at a time."""
+        if self.unanswered or not self.outbox:
+            return False
+        self.unanswered, self.outbox = self.outbox, []
+        self.send()
+        return True
+
+    def send(self) -> None:
+        self.owner.hear(self, self.epoch, list(self.unanswered))
+
+    def answered(self, reports: list[Report], answers: list[str]) -> None:
+        if reports != self.unanswered:
+            return
+        again = [report for report, answer in zip(reports, answers, strict=True) if answer == AGAIN]
+        self.outbox = again + self.outbox
+        self.unanswered = []
+
+    def fence(self, epoch: Epoch, owner: "Owner") -> list[Running]:
+        """Drops what it has not begun, and says what it has in hand."""
+        assert epoch > self.epoch
+        self.epoch, self.owner, self.lost = epoch, owner, False
+        running = []
+        for hand in list(self.hands):
+            hand.todo = []
+            begun = [(row.index, row.attempt) for row in hand.rows]
+            if hand.current is not None:
+                begun.append(hand.unit.parts[hand.current][:2])
+                running.append(Running(hand.unit.dispatch, hand.unit.job_id, begun, hand.unit.lane))
+            else:
+                self._finish(hand)
+        self.unanswered = [report._replace(not_run=[]) for report in self.unanswered if report.rows]
+        self.outbox = [report._replace(not_run=[]) for report in self.outbox if report.rows]
+        for report in [*self.unanswered, *self.outbox]:
+            parts = [(row[0], row[1]) for row in report.rows]
+            running.append(Running(report.dispatch, report.job_id, parts, "async"))
+        self.outbox, self.unanswered = self.unanswered + self.outbox, []
+        return running
+
+
+def _error(kind: str) -> bytes:
+    return json.dumps({"type": kind, "message": "as it was told"}).encode()
+
+
+class Owner:
+    """What a scheduler does with a machine, without what makes it an actor."""
+
+    def __init__(self, world: "World", machine: Machine):
+        self.world = world
+        self.machine = machine
+        self.inbox: list[Event] = []
+        self.admissions: dict[str, JobRow] = {}
+        self.unread: list[str] = []
+        """Jobs to be read anew, after a refused commit."""
+
+    def hear(self, agent: Agent, epoch: Epoch, reports: list[Report]) -> None:
+        if epoch == self.machine.epoch:
+            self.inbox.append(Reported((agent, reports), agent.name, reports, agent.tainted))
+        else:
+            agent.answered(reports, [STALE for _ in reports])
+
+    def read(self) -> bool:
+        unread, self.unread = self.unread, []
+        for job_id in unread:
+            if self.world.store.jobs[job_id].record.ended_ms is None:
+                self.inbox.append(self.world.store.read(job_id, self.world.plans[job_id], self.world.now_ms))
+        return bool(unread)
+
+    def step(self, refused: frozenset[str] = frozenset()) -> Step:
+        """One turn of the loop: decide, commit, perform."""
+        world = self.world
+        events, self.inbox = self.inbox, []
+        step = self.machine.handle(events, world.now_ms)
+        admitted = [change for change in step.changes if change.job.job_id in self.admissions]
+        commits = [
+            job_commit(
+                change,
+                epoch=self.machine.epoch,
+                admit=self.admissions.get(change.job.job_id),
+                at_ms=int(world.now_ms),
+            )
+            for change in step.changes
+        ]
+        answered = world.store.commit(commits, refused - {change.job.job_id for change in admitted})
+        verdicts = {change.job.job_id: v for change, v in zip(step.changes, answered, strict=True)}
+        gone: set[str] = set()
+        for change in step.changes:
+            self.admissions.pop(change.job.job_id, None)
+            verdict = verdicts[change.job.job_id]
+            if isinstance(verdict, Committed):
+                world.on_commit(self, change)
+                continue
+            gone.add(change.job.job_id)
+            self.machine.forget(change.job.job_id)
+            if isinstance(verdict, Refused):
+                self.unread.append(change.job.job_id)
+        for effect in step.effects:
+            match effect:
+                case Send(name, unit):
+                    if unit.job_id not in gone:
+                        world.on_send(self, name, unit)
+                case Answer((agent, reports), answers):
+                    agent.answered(reports, [_answer(verdicts.get(job_id)) for job_id, _, _ in answers])
+                case CancelAt(name, job_id):
+                    if (found := self._reach(name)) is not None:
+                        found.cancel(job_id)
+                case Retire():
+                    world.join(self)
+                case Kill(name, _):
+                    world.kill(self, name)
+        return step
+
+    def _reach(self, name: str) -> Agent | None:
+        agent = self.world.agents.get(name)
+        return agent if agent is not None and agent.epoch == self.machine.epoch else None
+
+
+def _answer(verdict: Verdict | None) -> str:
+    return STALE if isinstance(verdict, Stale) else AGAIN if isinstance(verdict, Refused) else OK
+
+
+class World:
+    """Jobs, agents, the owner, and former owners who have not noticed. Nothing happens by itself."""
+
+    def __init__(self, *, agents: int = 1, machine: Callable[[Epoch], Machine] = Machine):
+        self.now_ms = 1_000_000.0
+        self.store = ModelStore()
+        self.plans: dict[str, Plan] = {}
+        self.plays: dict[str, Play] = {}
+        self.held: set[str] = set()
+        """Tasks whose attempts go on until they are let go."""
+        self.sent: list[tuple[str, Unit]] = []
+        """Everything that was sent, and to whom."""
+        self.agents: dict[str, Agent] = {}
+        self.zombies: list[Owner] = []
+        self._machine = machine
+        self._size = agents
+        self._number = 0
+        self.owner = Owner(self, machine((0, 1)))
+        for _ in range(agents):
+            self.join(self.owner)
+
+    # What may happen -------------------------------------------------------------------------------------------------
+
+    def submit(self, document: Mapping[str, Any], plays: Mapping[str, Play] | None = None, *, job_id: str = "job") -> None:
+        process_doc, tools_doc = _documents(document)
+        plan = self.plans[job_id] = plan_of(document)
+        self.plays.update(plays or {})
+        priority = int(document.get("priority", 0))
+        self.owner.admissions[job_id] = JobRow(
+            job_id, "", "", None, "", "model", "model", process_doc, tools_doc, b"{}", "", priority, job_id, "",
+            int(self.now_ms),
+        )  # fmt: skip
+        job = Job(job_id, plan, inputs=b"{}", priority=priority)
+        deadline = None if plan.timeout_s is None else self.now_ms + plan.timeout_s * 1000
+        self.owner.inbox.append(Submitted(job, deadline))
+
+    def cancel(self, job_id: str = "job") -> None:
+        self.owner.inbox.append(CancelRequested(job_id))
+
+    def join(self, owner: Owner) -> None:
+        self._number += 1
+        agent = Agent(f"agent-{self._number}", self, owner.machine.epoch, owner)
+        self.agents[agent.name] = agent
+        owner.inbox.append(Joined(agent.name, []))
+
+    def lose(self, name: str, *, blame: bool = True) -> None:
+        """The owner is told that an agent is dead. It lives on, unheard of, until it is killed."""
+        agent = self.agents[name]
+        agent.lost = True
+        agent.transit.clear()
+        agent.owner.inbox.append(Lost(name, blame))
+
+    def die(self, name: str) -> None:
+        """An agent ends, with all that it has."""
+        agent = self.agents.pop(name)
+        if not agent.lost:
+            agent.owner.inbox.append(Lost(name, True))
+
+    def kill(self, owner: Owner, name: str) -> None:
+        """The owner ends an agent and starts another, unless it did that before."""
+        self.agents.pop(name, None)
+        if owner is self.owner and len(self.healthy()) < self._size:
+            self.join(owner)
+
+    def take_over(self) -> None:
+        """Another owner takes the jobs and the agents. The former one is not told."""
+        self.zombies.append(self.owner)
+        epoch = (0, self.owner.machine.epoch[1] + 1)
+        owner = self.owner = Owner(self, self._machine(epoch))
+        for job_id in self.store.take_over(epoch):
+            owner.inbox.append(self.store.read(job_id, self.plans[job_id], self.now_ms))
+        for agent in self.agents.values():
+            owner.inbox.append(Joined(agent.name, agent.fence(epoch, owner)))
+        self.replace_missing()
+
+    def replace_missing(self) -> bool:
+        missing = self._size - len(self.healthy())
+        for _ in range(missing):
+            self.join(self.owner)
+        return missing > 0
+
+    def healthy(self) -> list[Agent]:
+        return [agent for agent in self.agents.values() if not agent.lost and agent.owner is self.owner]
+
+    # Going on --------------------------------------------------------------------------------------------------------
+
+    def step(self, refused: Iterable[str] = ()) -> Step:
+        return self.owner.step(frozenset(refused))
+
+    def settle(self) -> None:
+        """Everything that can happen now happens; no time passes but what attempts take."""
+        for _ in range(10_000):
+            self.step()
+            if not self._go_on():
+                return
+        raise AssertionError("it goes on for ever")
+
+    def _go_on(self) -> bool:
+        moved = self.owner.read() or bool(self.owner.inbox)
+        for agent in list(self.agents.values()):
+            moved |= agent.deliver()
+            for hand in agent.busy():
+                moved |= agent.work(hand)
+            moved |= agent.report()
+        due = self.owner.machine.next_timer_ms()
+        return moved or (due is not None and due <= self.now_ms)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and with it everything that is due."""
+        until = self.now_ms + seconds * 1000
+        self.settle()
+        while (due := self.owner.machine.next_timer_ms()) is not None and due <= until:
+            self.now_ms = max(self.now_ms, due)
+            self.settle()
+        self.now_ms = until
+        self.settle()
+
+    def run(self) -> None:
+        """Goes on until all jobs have ended."""
+        for _ in range(1_000):
+            self.settle()
+            if all(entry.record.ended_ms is not None for entry in self.store.jobs.values()):
+                return
+            due = self.owner.machine.next_timer_ms()
+            assert due is not None, f"nothing more happens: {self.statuses()}"
+            self.now_ms = max(self.now_ms, due)
+        raise AssertionError(f"the jobs do not end: {self.statuses()}")
+
+    # What became of it -----------------------------------------------------------------------------------------------
+
+    def status(self, job_id: str = "job") -> str:
+        """What is durable of a job's status."""
+        return self.store.jobs[job_id].record.status
+
+    def outcome(self, path: str, job_id: str = "job") -> Outcome:
+        return self.store.jobs[job_id].outcomes[path].outcome
+
+    def statuses(self, job_id: str = "job") -> dict[str, str]:
+        """The committed outcomes of a job's tasks."""
+        outcomes = self.store.jobs[job_id].outcomes
+        return {path: row.outcome.status for path, row in outcomes.items() if path != OUTPUTS}
+
+    def events(self, job_id: str = "job") -> list[tuple[str, str | None]]:
+        return [(row.event.kind, row.event.task) for row in self.store.jobs[job_id].events]
+
+    def running(self) -> dict[str, str]:
+        """Attempts that agents have begun, and on which agent."""
+        return {
+            hand.unit.parts[hand.current].path: agent.name
+            for agent in self.agents.values()
+            for hand in agent.hands
+            if hand.current is not None
+        }
+
+    def dispatched(self) -> list[list[str]]:
+        """The tasks of each unit that was sent so far."""
+        return [[part[2] for part in unit.parts] for _, unit in self.sent]
+
+    # What is checked on the way ----------------------------------------------------------------------------------------
+
+    def on_commit(self, owner: Owner, change: Change) -> None:
+        """Called after a job's change became durable, before its effects."""
+
+    def on_send(self, owner: Owner, name: str, unit: Unit) -> None:
+        """Called for each unit that leaves the owner."""
+        self.sent.append((name, unit))
+        agent = self.agents.get(name)
+        if agent is not None and not agent.lost:
+            agent.transit.append((owner.machine.epoch, unit))
+
+    def check_inputs(self, hand: Hand) -> None:
+        """Called when an agent begins an attempt: what it reads must be in the unit, or have been made by it."""
+        unit = hand.unit
+        assert hand.current is not None
+        part = unit.parts[hand.current]
+        plan = self.plans[unit.job_id]
+        made = {row.index for row in hand.rows if row.status == Task.SUCCEEDED}
+        earlier = {other.index for other in unit.parts[: hand.current]}
+        for need in plan.needs_of(part.index):
+            assert need not in earlier or need in made, f"{part.path} runs in its unit before what it needs"
+            path = plan.ids[need]
+            committed = self.store.jobs[unit.job_id].outcomes.get(path)
+            if need in plan.uses_of(part.index) and committed is not None and committed.outcome.status == "succeeded":
+                assert need in made or unit.literals.get(path) == value_of(path), f"{part.path} lacks {path}"
+
+
+__all__ = ["FAIL", "OUTPUTS", "SKIP", "TASK_BY_LABEL", "Agent", "Hand", "Owner", "Play", "World", "plan_of", "process", "task"]

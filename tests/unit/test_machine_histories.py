@@ -1,0 +1,448 @@
+"""Random processes, run through random histories of agents and owners that die, repeat themselves and come too late.
+
+After each step the machine's books are checked; after each commit the job is rebuilt from the store and compared; at
+the end every job must have ended as a plain interpreter of the process says.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, note, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+from comagent import retry
+from comagent.job import HANDLERS, Job
+from comagent.machine import Change, Machine, Submitted
+from comagent.plan import OUTPUTS, Plan
+from comagent.protocol import BATCH, DispatchId, Report, Row, Unit
+from comagent.seats import BATCH_UNITS, SLOTS
+from comagent.states import JOB_ENDS, TASK_BY_LABEL, Task
+from tests.unit.model import TOOL_ERRORS, Agent, Owner, Play, World, process, task
+
+END_S = 10_000
+FAILURES = (Task.FAILED, Task.TIMED_OUT)
+
+# Histories -------------------------------------------------------------------------------------------------------------
+
+
+class JobCase(NamedTuple):
+    document: dict[str, Any]
+    plays: dict[str, Play]
+
+
+class Case(NamedTuple):
+    agents: int
+    jobs: list[JobCase]
+    moves: list[tuple[str, int]]
+
+
+TRIGGERS = ("all_succeeded", "all_succeeded", "all_done", "one_succeeded", "one_failed", "none_failed")
+MOVES = (
+    *("step", "step", "step", "step", "work", "work", "work", "work", "work", "work", "report", "report", "report"),
+    *("deliver", "deliver", "hand_back", "agent_error", "repeat", "die", "lose", "join", "take_over", "zombie"),
+    *("refuse", "read", "wait", "cancel", "stick", "taint"),
+)
+
+
+@st.composite
+def jobs(draw: st.DrawFn, name: str) -> JobCase:
+    """A process whose order in the file says nothing about the order of its tasks."""
+    count = draw(st.integers(1, 7))
+    ids = [f"{name}{number}" for number in draw(st.permutations(range(count)))]
+    tasks, plays = [], {}
+    above: dict[str, set[str]] = {}
+    for number, id in enumerate(ids):
+        needs = draw(st.lists(st.sampled_from(ids[:number]), unique=True, max_size=3)) if number else []
+        above[id] = {*needs, *(far for need in needs for far in above[need])}
+        reads = draw(st.lists(st.sampled_from(sorted(above[id])), unique=True, max_size=2)) if above[id] else []
+        fields: dict[str, Any] = {"on_failure": draw(st.sampled_from(("fail", "fail", "continue", "skip")))}
+        trigger = draw(st.sampled_from(TRIGGERS))
+        if needs or not trigger.startswith("one_"):
+            fields["trigger"] = trigger
+        attempts = draw(st.integers(1, 3))
+        if attempts > 1:
+            fields["retry"] = {"attempts": attempts, "delay": draw(st.sampled_from((0, 1, 5)))}
+        if draw(st.integers(0, 5)) == 0:
+            fields["timeout"] = 30
+        if needs and draw(st.integers(0, 5)) == 0:
+            fields["when"] = f'status["{needs[0]}"] != "never"'
+        tool = draw(st.sampled_from(("cheap", "cheap", "unknown", "wait", "process")))
+        tasks.append(task(id, *needs, tool=tool, reads=reads, **fields))
+        fails = draw(st.sampled_from((0, 0, 0, 0, 1, 2, 9)))
+        plays[id] = Play(
+            fails=fails,
+            status=draw(st.sampled_from(FAILURES)) if fails else Task.FAILED,
+            when=draw(st.integers(0, 9)) > 0,
+            took_ms=draw(st.sampled_from((0.05, 0.05, 20.0))),
+        )
+    tasks.sort(key=lambda entry: str(entry["id"]))
+    fields = {"priority": draw(st.integers(0, 1))}
+    if draw(st.integers(0, 5)) == 0:
+        fields["timeout"] = 60
+    return JobCase(process(*tasks, **fields), plays)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    names = "ab"[: draw(st.integers(1, 2))]
+    moves = st.tuples(st.sampled_from(MOVES), st.integers(0, 5))
+    return Case(
+        agents=draw(st.integers(1, 3)),
+        jobs=[draw(jobs(name)) for name in names],
+        moves=draw(st.lists(moves, max_size=80)),
+    )
+
+
+# The reference -----------------------------------------------------------------------------------------------------------
+
+
+def interpreted(case: JobCase, spoiled: dict[tuple[str, int], tuple[Task, str]]) -> tuple[dict[str, Task], str]:
+    """How each task, and the job, must end if nobody interferes. `spoiled` are attempts that agents died on, and how."""
+    by_id = {entry["id"]: entry for entry in case.document["tasks"]}
+    ended: dict[str, Task] = {}
+
+    def passes(id: str) -> bool:
+        return ended[id] == Task.SUCCEEDED or (ended[id] in FAILURES and by_id[id]["on_failure"] == "continue")
+
+    def runs(entry: dict[str, Any]) -> bool:
+        ends = [ended[need] for need in entry["needs"]]
+        match entry.get("trigger", "all_succeeded"):
+            case "all_succeeded":
+                return all(passes(need) for need in entry["needs"])
+            case "one_succeeded":
+                return Task.SUCCEEDED in ends
+            case "one_failed":
+                return any(end in FAILURES for end in ends)
+            case "none_failed":
+                return not any(end in FAILURES for end in ends)
+        return True
+
+    def tried(entry: dict[str, Any]) -> Task:
+        play = case.plays[entry["id"]]
+        attempts = entry.get("retry", {}).get("attempts", 1)
+        for attempt in range(1, attempts + 1):
+            status, _ = spoiled.get((entry["id"], attempt), (None, ""))
+            if status is None:
+                if not play.when:
+                    return Task.SKIPPED
+                if attempt > play.fails:
+                    return Task.SUCCEEDED
+                status = play.status
+        return status
+
+    while len(ended) < len(by_id):
+        for id, entry in by_id.items():
+            if id not in ended and all(need in ended for need in entry["needs"]):
+                ended[id] = tried(entry) if runs(entry) else Task.SKIPPED
+    bad = any(end in FAILURES and by_id[id]["on_failure"] == "fail" for id, end in ended.items())
+    return ended, "failed" if bad else "succeeded"
+
+
+# What must hold ------------------------------------------------------------------------------------------------------------
+
+
+class Checked(World):
+    """A world in which everything that can be checked is checked."""
+
+    def __init__(self, case: Case, machine: Callable[[tuple[int, int]], Machine] = Machine):
+        super().__init__(agents=case.agents, machine=machine)
+        self.case = case
+        self.stopped: set[str] = set()
+        """Jobs that somebody asked to cancel."""
+        self.stuck: set[tuple[str, str]] = set()
+        for job in case.jobs:
+            self.submit(job.document, job.plays, job_id=job.document["tasks"][0]["id"][0])
+
+    def move(self, kind: str, n: int) -> None:
+        """One thing that may happen; nothing, if there is nobody to whom it could."""
+        agents = list(self.agents.values())
+        agent = agents[n % len(agents)] if agents else None
+        match kind:
+            case "step":
+                self.step()
+            case "refuse":
+                self.step(refused=["ab"[n % 2]])
+            case "read":
+                self.owner.read()
+            case "take_over" if n < 3:
+                self.take_over()
+            case "zombie" if self.zombies:
+                self.zombies[n % len(self.zombies)].step()
+            case "wait":
+                self.now_ms += (10, 500, 2_000, 6_000, 30_000, 70_000)[n]
+            case "cancel" if n == 0:
+                self.stopped.update(self.store.jobs)
+                for job_id in self.store.jobs:
+                    self.cancel(job_id)
+            case "join":
+                self.replace_missing()
+        if agent is None:
+            return
+        hand = agent.hands[n % len(agent.hands)] if agent.hands else None
+        match kind:
+            case "deliver":
+                agent.deliver()
+            case "work":
+                agent.deliver()
+                for busy in agent.busy()[:2]:
+                    self.now_ms += 0.1
+                    if (busy.unit.job_id, busy.unit.parts[0].path) not in self.stuck:
+                        agent.work(busy)
+            case "report":
+                agent.report()
+            case "repeat" if agent.unanswered:
+                agent.send()
+            case "hand_back" if hand is not None:
+                agent.hand_back(hand, "slow")
+            case "agent_error" if hand is not None:
+                agent.hand_back(hand, "a value cannot be read")
+            case "stick" if hand is not None and hand.unit.lane != BATCH:
+                self.stuck.add((hand.unit.job_id, hand.unit.parts[0].path))
+            case "taint" if agent.unanswered or agent.outbox:
+                agent.tainted = True
+            case "die":
+                self.die(agent.name)
+            case "lose" if not agent.lost:
+                self.lose(agent.name)
+
+    def calm_down(self) -> None:
+        """No more faults: everything must come to its end."""
+        forever = {
+            (hand.unit.job_id, hand.unit.parts[0].path)
+            for agent in self.agents.values()
+            for hand in agent.hands
+            if self.plans[hand.unit.job_id].policies[0] and not self._timeout(hand.unit)
+        }
+        self.stuck -= forever
+        self.held = {path for _, path in self.stuck}
+        self.replace_missing()
+        self.run()
+
+    def _timeout(self, unit: Unit) -> bool:
+        plan = self.plans[unit.job_id]
+        return plan.policies[plan.policy[unit.parts[0][0]]].timeout_s is not None
+
+    def step(self, refused: Any = ()) -> Any:
+        step = super().step(refused)
+        check_books(self.owner.machine)
+        for name, unit in self.sent:
+            self._check_unit(name, unit)
+        self.sent.clear()
+        return step
+
+    def on_commit(self, owner: Owner, change: Change) -> None:
+        job = change.job
+        entry = self.store.jobs[job.job_id]
+        check_rows(job.plan, entry.outcomes, {row.event.task for row in entry.events})
+        if not job.finished:
+            rebuilt = self.store.read(job.job_id, job.plan, self.now_ms).job
+            assert rebuilt.snapshot() == job.snapshot()
+
+    def on_send(self, owner: Owner, name: str, unit: Unit) -> None:
+        super().on_send(owner, name, unit)
+        if owner is self.owner:
+            self._check_unit(name, unit)
+        self.sent.clear()
+
+    def _check_unit(self, name: str, unit: Unit) -> None:
+        """Whatever leaves the owner may run by what is durable at that moment."""
+        plan = self.plans[unit.job_id]
+        entry = self.store.jobs[unit.job_id]
+        assert entry.record.status == "running"
+        ended = {path: TASK_BY_LABEL[row.outcome.status] for path, row in entry.outcomes.items()}
+        failures = Counter(row.event.task for row in entry.events if row.event.kind == "attempt_failed")
+        failing = any(
+            end in FAILURES and plan.policies[plan.policy[plan.index[path]]].on_failure == "fail"
+            for path, end in ended.items()
+        )
+        before: set[str] = set()
+        assert len({part[2] for part in unit.parts}) == len(unit.parts), "a task twice in a unit"
+        for position, (index, attempt, path, _) in enumerate(unit.parts):
+            policy = plan.policies[plan.policy[index]]
+            assert path not in ended, f"{path} has ended and is sent"
+            assert attempt == failures[path] + 1
+            needs = [plan.ids[need] for need in plan.needs_of(index)]
+            if path == OUTPUTS:
+                assert not failing
+                assert all(id in ended or id in before for id in plan.ids[:-1])
+            elif position < unit.seeds:
+                assert triggered(plan, policy.trigger, {need: ended.get(need) for need in needs}), f"{path} starts early"
+                assert not failing or policy.trigger in HANDLERS, f"{path} starts in a job that failed"
+            else:
+                assert policy.trigger == "all_succeeded"
+                assert not failing
+                for need in needs:
+                    assert need in before or passes(plan, need, ended.get(need)), f"{path} needs {need}"
+            if plan.reads_ends[index]:
+                for used in (plan.ids[u] for u in plan.uses_of(index)):
+                    if used in ended:
+                        assert unit.ends[used][0] == ended[used].label
+                    else:
+                        assert used not in before, f"{path} reads the status of {used}, which runs in its unit"
+            before.add(path)
+
+
+def passes(plan: Plan, path: str, end: Task | None) -> bool:
+    policy = plan.policies[plan.policy[plan.index[path]]]
+    return end == Task.SUCCEEDED or (end in FAILURES and policy.on_failure == "continue")
+
+
+def triggered(plan: Plan, trigger: str, needs: dict[str, Task | None]) -> bool:
+    over = None not in needs.values()
+    match trigger:
+        case "all_succeeded":
+            return all(passes(plan, need, end) for need, end in needs.items())
+        case "one_succeeded":
+            return Task.SUCCEEDED in needs.values()
+        case "one_failed":
+            return any(end in FAILURES for end in needs.values())
+        case "none_failed":
+            return over and not any(end in FAILURES for end in needs.values())
+    return over
+
+
+def check_rows(plan: Plan, outcomes: dict[str, Any], _: set[str | None]) -> None:
+    """Nothing is durable before what it was made of."""
+    for path, row in outcomes.items():
+        if row.outcome.dispatch == "" or path == OUTPUTS:
+            continue
+        index = plan.index[path]
+        if plan.plain[index]:
+            for need in plan.needs_of(index):
+                earlier = outcomes.get(plan.ids[need])
+                assert earlier is not None, f"{path} is durable before {plan.ids[need]}"
+                assert earlier.seq < row.seq
+
+
+def check_books(machine: Machine) -> None:
+    """Tasks, dispatches, agents and the queue must tell the same."""
+    queued: Counter[tuple[str, int]] = Counter(machine._alone)
+    for levels in machine._queue._lanes.values():
+        for level in levels.values():
+            assert sorted(level.turns) == sorted(level.tasks)
+            for job_id, tasks in level.tasks.items():
+                assert tasks
+                queued.update((job_id, index) for index in tasks)
+    assert len(machine._queue) == sum(queued.values()) - len(machine._alone)
+    retries = {data for _, _, kind, data in machine._timers if kind == "retry"}
+    for job_id, job in machine.jobs.items():
+        assert not (job.finished or job.rows or job.events or job.fresh or job.retries)
+        check_job(job)
+        for index, state in enumerate(job.state):
+            if state == Task.RUNNING:
+                dispatch = job.where[index]
+                assert index in dispatch.left
+                assert machine.dispatches[dispatch.id] is dispatch
+            else:
+                assert index not in job.where
+            if state == Task.READY:
+                assert queued[job_id, index] == 1
+            if state == Task.RETRYING:
+                assert (job_id, index) in retries
+    for id, dispatch in machine.dispatches.items():
+        assert dispatch.left
+        assert machine.seats[dispatch.agent].open[id] is dispatch
+        assert all(machine.jobs[dispatch.job_id].where[index] is dispatch for index in dispatch.left)
+    check_seats(machine)
+
+
+def check_job(job: Job) -> None:
+    plan, state = job.plan, job.state
+    readers = [0] * len(state)
+    for index in range(len(state)):
+        if state[index] < Task.SUCCEEDED:
+            for used in plan.uses_of(index):
+                readers[used] += 1
+    assert job.readers == readers
+    wanted = {i for i in range(len(state)) if state[i] == Task.SUCCEEDED and readers[i]}
+    assert set(job.wires) == wanted, "values must be kept exactly as long as somebody will read them"
+    assert job.left == sum(state[index] < Task.SUCCEEDED for index in range(len(plan)))
+
+
+def check_seats(machine: Machine) -> None:
+    assert sum(len(seat.open) for seat in machine.seats.values()) == len(machine.dispatches)
+    for name, seat in machine.seats.items():
+        assert seat.name == name
+        used = Counter(dispatch.lane for dispatch in seat.open.values())
+        assert {lane: count for lane, count in seat.used.items() if count} == used
+        assert seat.batch_tasks == sum(d.size for d in seat.open.values() if d.lane == BATCH)
+        alone = [dispatch for dispatch in seat.open.values() if dispatch.alone]
+        assert not alone or (len(seat.open) == 1 and seat.boxed)
+        assert not (seat.reserved and not machine._alone)
+        assert not (seat.retiring and not seat.open)
+    for lane in machine._queue.lanes():
+        assert not any(seat.room(lane) for seat in machine.seats.values()), "tasks wait, and agents have room"
+
+
+def check_end(world: Checked, case: JobCase) -> None:
+    """All tasks are accounted for, as the reference says."""
+    job_id = case.document["tasks"][0]["id"][0]
+    entry = world.store.jobs[job_id]
+    plan = world.plans[job_id]
+    assert set(entry.outcomes) == set(plan.ids), "every task is accounted for"
+    spoiled: dict[tuple[str, int], tuple[Task, str]] = {}
+    failures: Counter[str] = Counter()
+    for row in entry.events:
+        if row.event.kind == "attempt_failed":
+            body = json.loads(row.event.body)
+            path = str(row.event.task)
+            failures[path] += 1
+            assert body["attempt"] == failures[path], "an attempt counts once"
+            if body["error"].get("message") != "as it was told":
+                spoiled[path, body["attempt"]] = TASK_BY_LABEL[body["status"]], body["error"]["type"]
+    for path, row in entry.outcomes.items():
+        outcome = row.outcome
+        status = TASK_BY_LABEL[outcome.status]
+        if status in FAILURES or status == Task.SUCCEEDED:
+            assert outcome.attempt == failures[path] + 1
+        if status in FAILURES and json.loads(outcome.error or b"{}").get("message") != "as it was told":
+            spoiled[path, outcome.attempt] = status, ""
+    ended, status = interpreted(case, spoiled)
+    actual = {path: TASK_BY_LABEL[row.outcome.status] for path, row in entry.outcomes.items() if path != OUTPUTS}
+    record = entry.record
+    result = entry.outcomes[OUTPUTS].outcome
+    allowed = {status}
+    if job_id in world.stopped:
+        allowed.add("cancelled")
+    if plan.timeout_s is not None:
+        allowed.add("timed_out")
+    if result.status in ("failed", "timed_out"):
+        allowed = {"failed"}
+    assert record.status in allowed
+    if record.status == "succeeded":
+        assert actual == ended
+        assert result.status == "succeeded"
+        return
+    for path, end in actual.items():
+        others = {Task.SKIPPED} if record.status == "failed" else {Task.SKIPPED, Task.CANCELLED}
+        if (path, entry.outcomes[path].outcome.attempt) in spoiled:
+            others.update(FAILURES)
+        elif world.plays[path].fails:
+            others.add(world.plays[path].status)
+        assert end == ended[path] or end in others
+
+
+def played(case: Case, machine: Callable[[tuple[int, int]], Machine] = Machine, *, fenced: bool = True) -> Checked:
+    """A world in which `case` has happened, to its end."""
+    world = Checked(case, machine)
+    world.store.fenced = fenced
+    world.step()
+    for kind, n in case.moves:
+        world.move(kind, n)
+    world.calm_down()
+    for job in case.jobs:
+        check_end(world, job)
+    return world
+
+
+HISTORIES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@HISTORIES
+@given(cases())
+def test_every_history_ends_as_the_process_says(case: Case) -> None:
+    played(case)

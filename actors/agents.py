@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from comagent.actors.names import NAMESPACE, agent_name, agent_prefix, options
 from comagent.actors.settings import Settings
 from comagent.actors.subtask import SubTaskAgentActor
-from comagent.protocol import Epoch, Running, Unit
+from comagent.protocol import DispatchId, Epoch, Running, Unit
 
 START_S = 60.0
 BEAT_S = 1.0
@@ -47,12 +47,15 @@ class AgentPool:
         *,
         on_joined: Callable[[str, list[Running]], None],
         on_lost: Callable[[str, bool], None],
+        on_unstarted: Callable[[str, Unit], None],
     ):
         self._settings = settings
         self._scheduler = scheduler
         self._epoch = epoch
         self._on_joined = on_joined
         self._on_lost = on_lost
+        self._on_unstarted = on_unstarted
+        self._values: dict[DispatchId, Any] = {}
         self._links: dict[str, Link] = {}
         self._number = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -70,15 +73,29 @@ class AgentPool:
             self._background(self._start())
         return joined
 
-    def send(self, agent: str, unit: Unit) -> None:
-        """Queues a unit; everything that is queued for an agent leaves in one message when the last one was taken."""
+    def send(self, agent: str, unit: Unit, *, exports: bool, upstream: tuple[DispatchId, ...]) -> None:
+        """Queues a unit; everything that is queued for an agent leaves in one message when the last one was taken.
+
+        A unit that gives values by object ref, or takes them, goes alone and at once.
+        """
         link = self._links.get(agent)
         if link is None:
+            return
+        if exports or upstream:
+            refs = [self._values[dispatch] for dispatch in upstream]
+            receipt, values = link.handle.run.remote(self._epoch, unit, *refs)
+            if exports:
+                self._values[unit.dispatch] = values
+            self._background(self._receive(link, unit, receipt))
             return
         link.queue.append(unit)
         if not link.sending:
             link.sending = True
             self._background(self._send(link))
+
+    def release(self, dispatch: DispatchId) -> None:
+        """Lets go of a unit's values: all units that take them were sent, and Ray holds them for those."""
+        self._values.pop(dispatch, None)
 
     def cancel(self, agent: str, job_id: str) -> None:
         link = self._links.get(agent)
@@ -150,6 +167,17 @@ class AgentPool:
                 self._background(self._send(link))
                 return
         link.sending = False
+
+    async def _receive(self, link: Link, unit: Unit, receipt: Any) -> None:
+        """Waits for a receipt. An error that came with an argument says that the unit never started."""
+        try:
+            await receipt
+        except RayTaskError:
+            if not self._over:
+                self._on_unstarted(link.name, unit)
+        except RayError:
+            # The agent itself is gone or out of reach: `_watch` knows more.
+            return
 
     async def _watch(self, link: Link) -> None:
         """Waits for the news of an agent's death."""

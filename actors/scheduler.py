@@ -31,6 +31,7 @@ from comagent.machine import (
     Kill,
     Lost,
     Machine,
+    Release,
     Reported,
     Restored,
     Retire,
@@ -39,7 +40,7 @@ from comagent.machine import (
     Submitted,
 )
 from comagent.plan import Plan
-from comagent.protocol import AGAIN, OK, STALE, Epoch, Report, Running
+from comagent.protocol import AGAIN, OK, STALE, Answered, Epoch, Report, Running, Unit
 from comagent.store.base import Committed, DocumentRow, Exists, JobCommit, JobRow, Refused, Stale, Store, Verdict
 from comagent.submission import Submission, plan_from
 
@@ -116,17 +117,17 @@ class Scheduler:
     @ray.method
     async def submit(self, submissions: list[Submission]) -> list[Ack]:
         """Accepts jobs; each answer says that the job is durable. Raises BusyError, or ConflictError for a key reused."""
-        self._check_owner()
+        await self._check_owner()
         if self._rows_waiting > FULL_ROWS or len(self._inbox) > FULL_ROWS:
             raise BusyError("the scheduler has more to commit than it can hold")
         return list(await asyncio.gather(*[self._admit(submitted) for submitted in submissions]))
 
     @ray.method
-    async def report(self, agent: str, epoch: Epoch, reports: list[Report], tainted: bool) -> list[str]:
+    async def report(self, agent: str, epoch: Epoch, reports: list[Report], tainted: bool) -> list[Answered]:
         """What became of tasks; answered when it is committed."""
         if epoch != self._machine.epoch or self._fenced_out:
-            return [STALE for _ in reports]
-        answered: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+            return [Answered(STALE, {}) for _ in reports]
+        answered: asyncio.Future[list[Answered]] = asyncio.get_running_loop().create_future()
         self._rows_waiting += sum(len(report.rows) for report in reports)
         self._tell(Reported((answered, reports), agent, reports, tainted))
         return await answered
@@ -134,8 +135,8 @@ class Scheduler:
     @ray.method
     async def cancel(self, job_id: str) -> None:
         """Asks for a job to be cancelled. Raises UnknownJobError if it does not run here."""
-        self._check_owner()
-        if job_id not in self._machine.jobs:
+        await self._check_owner()
+        if job_id not in self._seqs:
             raise UnknownJobError(job_id)
         self._tell(CancelRequested(job_id))
 
@@ -151,13 +152,14 @@ class Scheduler:
     @ray.method
     async def take_over(self, shards: list[str], job_ids: list[str]) -> list[str]:
         """Goes on with these jobs of shards that have no living owner; returns those that could be taken."""
-        self._check_owner()
+        await self._check_owner()
         epoch, own = self._machine.epoch, self._settings.shard
         taken: list[str] = await self._in_thread(
             lambda: self._store.take_over(shards, to=own, epoch=epoch, job_ids=job_ids)
         )
         await self._restore(taken)
-        return taken
+        # Those that are here already count too: the call is repeated when an answer is lost.
+        return [job_id for job_id in job_ids if job_id in self._seqs]
 
     @ray.method
     async def release(self) -> None:
@@ -173,15 +175,15 @@ class Scheduler:
         self._lease = LeaseKeeper(self._coordination, self._settings, self._name, supervisor)
         epoch = await self._lease.take()
         shard = self._settings.shard
-        self._machine = Machine(epoch)
+        self._machine = Machine(epoch, ref_edges=self._settings.ref_edges)
         taken = await self._in_thread(lambda: self._store.take_over([shard], to=shard, epoch=epoch))
         self._batch = await self._in_thread(lambda: self._store.last_batch(shard))
         self._notices = Notices(supervisor, self._settings.shard)
-        self._agents = AgentPool(self._settings, self._name, epoch, on_joined=self._joined, on_lost=self._lost)
-        joined = await self._agents.open(agents)
-        await self._restore(taken)
-        for agent, running in joined:
-            self._joined(agent, running)
+        self._agents = AgentPool(self._settings, self._name, epoch, on_joined=self._joined, on_lost=self._lost, on_unstarted=self._unstarted)
+        jobs = [event for job_id in taken if (event := await asyncio.to_thread(self._read_job, job_id)) is not None]
+        joined = [Joined(*each) for each in await self._agents.open(agents)]
+        # Agents report as soon as they are fenced: the machine must know what about before it hears of it.
+        self._inbox[:0] = [*jobs, *joined]
         self._start(self._run())
         self._start(self._keep_lease())
         return epoch
@@ -228,7 +230,7 @@ class Scheduler:
         waiting = self._admissions.get(submitted.job_id)
         if waiting is not None:
             return await asyncio.shield(waiting.answered)
-        if submitted.job_id in self._machine.jobs:
+        if submitted.job_id in self._seqs:
             return Ack(EXISTS, submitted.job_id)
         at_ms = now_ms()
         plan = known.plan
@@ -382,16 +384,19 @@ class Scheduler:
             self._start(self._renew())
         for effect in step.effects:
             match effect:
-                case Send(agent, unit):
+                case Send(agent, unit, exports, upstream):
                     if unit.job_id not in gone:
-                        self._agents.send(agent, unit)
+                        self._agents.send(agent, unit, exports=exports, upstream=upstream)
                         self._notices.sent(unit)
-                case Answer((answered, reports), answers):
+                case Answer((answered, _), answers):
                     reply = [
-                        STALE if job_id in stale else AGAIN if job_id in refused else OK for job_id, _, _ in answers
+                        Answered(STALE if job_id in stale else AGAIN if job_id in refused else OK, won)
+                        for job_id, _, won in answers
                     ]
                     if not answered.done():
                         answered.set_result(reply)
+                case Release(dispatch):
+                    self._agents.release(dispatch)
                 case CancelAt(agent, job_id):
                     self._agents.cancel(agent, job_id)
                 case Retire(agent):
@@ -422,6 +427,12 @@ class Scheduler:
     def _lost(self, agent: str, blame: bool) -> None:
         self._tell(Lost(agent, blame))
 
+    def _unstarted(self, agent: str, unit: Unit) -> None:
+        """A unit that waited for object refs cannot start: one of them was lost with its agent."""
+        answered: asyncio.Future[list[Answered]] = asyncio.get_running_loop().create_future()
+        back = Report(unit.dispatch, unit.job_id, [], [part[0] for part in unit.parts], "upstream")
+        self._tell(Reported((answered, [back]), agent, [back], tainted=False))
+
     async def _keep_lease(self) -> None:
         while not self._fenced_out:
             await asyncio.sleep(self._settings.beat_s)
@@ -440,7 +451,10 @@ class Scheduler:
             asyncio.get_running_loop().call_later(1.0, os._exit, 0)
         return held
 
-    def _check_owner(self) -> None:
+    async def _check_owner(self) -> None:
+        """Returns when the shard is this scheduler's, with its jobs. Raises StaleEpochError if it is not any more."""
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
         if self._fenced_out:
             raise StaleEpochError("", self._machine.epoch)
 

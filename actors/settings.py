@@ -22,6 +22,8 @@ class Settings:
     """Size of the pool."""
     owner: tuple[int, float] | None
     """Process (pid, start time) with which everything ends; None on a cluster."""
+    ref_edges: bool = False
+    """Whether cheap units may be sent ahead of what they need, to be started by object refs."""
     ttl_s: float = 3.0
     """A lease whose counter stands still for so long has expired."""
     beat_s: float = 1.0

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
@@ -14,12 +14,22 @@ from comagent.actors.names import NAMESPACE
 from comagent.errors import StaleEpochError
 from comagent.execution import Executor
 from comagent.output import cap_output
-from comagent.protocol import AGAIN, STALE, DispatchId, Epoch, Large, Report, Running, Unit
+from comagent.protocol import AGAIN, STALE, Answered, DispatchId, Epoch, Large, Report, Running, Unit, Wire
+from comagent.states import Task
 from comagent.store.documents import Documents
 
 REMEMBERED = 10_000
 """Dispatches whose repetition is recognised."""
 FETCH_S = 10.0
+
+
+class Exports(NamedTuple):
+    """The values of a unit that others wait for."""
+
+    settled: "asyncio.Future[None]"
+    """Done when all reports of the unit are answered."""
+    values: dict[str, Wire]
+    paths: dict[int, str]
 
 
 class SubTaskAgent:
@@ -39,7 +49,8 @@ class SubTaskAgent:
         self._unanswered: list[Report] = []
         self._tainted = False
         self._reporter: asyncio.Task[None] | None = None
-        self._answers: dict[DispatchId, asyncio.Future[str]] = {}
+        self._exports: dict[DispatchId, Exports] = {}
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @ray.method
@@ -66,6 +77,34 @@ class SubTaskAgent:
                 executor.start(unit, {})
         return "taken"
 
+    @ray.method(num_returns=2)
+    async def run(self, epoch: Epoch, unit: Unit, *upstream: dict[str, Wire]) -> tuple[str, dict[str, Wire]]:
+        """Runs one unit, with the values that other agents hand over; Ray starts this call when all of them exist.
+
+        Returns when what became of it is committed, and with that the values that it exports.
+        """
+        executor = self._ready()
+        self._check(epoch)
+        brought = {path: wire for values in upstream for path, wire in values.items()}
+        missing = [position for position, paths in unit.borrows if any(path not in brought for path in paths)]
+        if unit.job_id in self._cancelled:
+            missing = list(range(len(unit.parts)))
+        exports = self._exports[unit.dispatch] = Exports(
+            asyncio.get_running_loop().create_future(), {}, {part[0]: part[2] for part in unit.parts}
+        )
+        try:
+            large = {path: wire for path, wire in {**brought, **unit.literals}.items() if isinstance(wire, Large)}
+            if isinstance(unit.inputs, Large):
+                large["/inputs"] = unit.inputs
+            fetched = {path: wire for path, wire in brought.items() if isinstance(wire, bytes)}
+            fetched |= {path: await self._fetch(wire) for path, wire in large.items()}
+            self._check(epoch)
+            executor.start(unit, fetched, missing=missing)
+            await exports.settled
+        finally:
+            del self._exports[unit.dispatch]
+        return "committed", exports.values
+
     @ray.method
     async def pulse(self) -> None:
         """Never returns: its error is the news of this agent's death."""
@@ -88,7 +127,14 @@ class SubTaskAgent:
     async def cancel(self, epoch: Epoch, job_id: str) -> None:
         """Stops what runs of a job, and hands back what has not begun."""
         if epoch >= self._epoch and self._executor is not None:
-            self._main_loop().call_soon_threadsafe(self._executor.cancel, job_id)
+            self._main_loop().call_soon_threadsafe(self._cancel, job_id)
+
+    def _cancel(self, job_id: str) -> None:
+        # Units that still wait for their object refs come later: they are handed back then.
+        self._cancelled[job_id] = None
+        if len(self._cancelled) > REMEMBERED:
+            self._cancelled.popitem(last=False)
+        self._ready().cancel(job_id)
 
     def _main_loop(self) -> asyncio.AbstractEventLoop:
         assert self._loop is not None, "the agent was not opened"
@@ -124,6 +170,10 @@ class SubTaskAgent:
         for report in [*self._unanswered, *self._outbox]:
             if report.rows:
                 running.append(Running(report.dispatch, report.job_id, [(row[0], row[1]) for row in report.rows], "async"))
+        kept = {each.dispatch for each in running}
+        for dispatch, exports in self._exports.items():
+            if dispatch not in kept and not exports.settled.done():
+                exports.settled.set_exception(StaleEpochError("", epoch))
         # What never began is dropped, and so is the news of it.
         self._outbox = [report._replace(not_run=[]) for report in self._outbox if report.rows]
         assert self._fenced is not None
@@ -163,13 +213,30 @@ class SubTaskAgent:
             while self._outbox:
                 self._unanswered, self._outbox = self._outbox, []
                 answers = await self._answered()
-                again = [r for r, answer in zip(self._unanswered, answers, strict=True) if answer == AGAIN]
+                again = []
+                for report, answer in zip(self._unanswered, answers, strict=True):
+                    if answer.verdict == AGAIN:
+                        again.append(report)
+                    elif report.dispatch in self._exports:
+                        self._settle(report, answer)
                 self._outbox = again + self._outbox
                 self._unanswered = []
         finally:
             self._reporter = None
 
-    async def _answered(self) -> list[str]:
+    def _settle(self, report: Report, answer: Answered) -> None:
+        """Passes committed values on: the unit's own, and where another attempt was committed first, that one's."""
+        exports = self._exports[report.dispatch]
+        for index, _, status, _, _, payload in map(tuple, report.rows):
+            committed = answer.won.get(index)
+            if committed is not None:
+                status, payload = committed[2], committed[5]
+            if status == Task.SUCCEEDED and payload is not None:
+                exports.values[exports.paths[index]] = payload
+        if not self._ready().has(report.dispatch) and not exports.settled.done():
+            exports.settled.set_result(None)
+
+    async def _answered(self) -> list[Answered]:
         """The answers to what is unanswered. A scheduler that does not answer is given up when another one fences us."""
         assert self._fenced is not None
         while True:
@@ -181,15 +248,16 @@ class SubTaskAgent:
                 )
             )
             fenced = asyncio.ensure_future(self._fenced.wait())
-            done, _ = await asyncio.wait({call, fenced}, return_when=asyncio.FIRST_COMPLETED)
-            if call in done:
+            await asyncio.wait({call, fenced}, return_when=asyncio.FIRST_COMPLETED)
+            # Once it has been told what is in hand, the successor expects it, whatever its predecessor answers.
+            if not self._fenced.is_set():
                 fenced.cancel()
                 error = call.exception()
                 if error is None:
-                    answers: list[str] = call.result()
+                    answers: list[Answered] = call.result()
                     return answers
                 if not isinstance(error, RayError):
-                    return [STALE for _ in self._unanswered]
+                    return [Answered(STALE, {}) for _ in self._unanswered]
                 await self._fenced.wait()
             else:
                 call.cancel()

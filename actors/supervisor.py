@@ -46,7 +46,8 @@ class Supervisor:
         self._views: dict[str, JobView] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._opening: asyncio.Task[None] | None = None
-        self._scheduler: Any = None
+        self._replaced = 0
+        """Schedulers that were replaced."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
 
@@ -92,17 +93,15 @@ class Supervisor:
         """Views of those of these jobs that have ended, as soon as one has; empty if none does in time."""
         await self._ready()
         deadline = time.monotonic() + min(timeout_s, POLL_S)
-        for job_id in job_ids:
-            await self._view(job_id)
         while True:
-            ended = {job_id: view for job_id in job_ids if (view := self._views[job_id]).over}
+            replaced = self._replaced
+            views = {job_id: await self._view(job_id) for job_id in job_ids}
+            ended = {job_id: view for job_id, view in views.items() if view.over}
             left = deadline - time.monotonic()
             if ended or left <= 0:
                 return ended
-            await self._any_change(job_ids, left)
-            for job_id in job_ids:
-                if job_id not in self._views:
-                    await self._view(job_id)
+            if replaced == self._replaced:
+                await self._any_change(job_ids, left)
 
     @ray.method
     async def view(self, job_id: str) -> JobView:
@@ -116,10 +115,13 @@ class Supervisor:
         await self._ready()
         view = await self._view(job_id)
         running = dict(view.running)
-        if view.seq <= after_seq and not view.over:
-            deadline = time.monotonic() + min(timeout_s, POLL_S)
-            while view.seq <= after_seq and view.running == running and (left := deadline - time.monotonic()) > 0:
-                await self._any_change([job_id], left)
+        deadline = time.monotonic() + min(timeout_s, POLL_S)
+        while view.seq <= after_seq and not view.over and view.running == running:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            await self._any_change([job_id], left)
+            view = await self._view(job_id)
         rows = await self._read(lambda: self._store.stream(job_id, after_seq=after_seq, limit=5_000))
         return progress_of(view, rows)
 
@@ -156,10 +158,14 @@ class Supervisor:
         view = self._views.get(job_id)
         if view is not None and (view.known or view.over):
             return view
-        record = await self._read(lambda: self._store.job(job_id))
-        if record is None:
-            raise UnknownJobError(job_id)
-        outcomes = await self._read(lambda: self._store.progress(job_id))
+        while True:
+            replaced = self._replaced
+            record = await self._read(lambda: self._store.job(job_id))
+            if record is None:
+                raise UnknownJobError(job_id)
+            outcomes = await self._read(lambda: self._store.progress(job_id))
+            if replaced == self._replaced:
+                break
         read = ended_view(record, outcomes)
         view = self._views.get(job_id)
         if view is None or view.seq <= read.seq:
@@ -172,6 +178,14 @@ class Supervisor:
             for job_id in [j for j, v in self._views.items() if v.over][: KEPT_JOBS // 10]:
                 del self._views[job_id]
         return view
+
+    def _read_anew(self) -> None:
+        """After a scheduler's death: its last commits may be among those that it did not live to tell."""
+        self._replaced += 1
+        for job_id, view in self._views.items():
+            if not view.over:
+                view.known = False
+                self._wake(job_id)
 
     def _wake(self, job_id: str) -> None:
         event = self._changed.pop(job_id, None)
@@ -251,6 +265,7 @@ class Supervisor:
                 settings = {field: getattr(self._settings, field) for field in self._settings.__slots__}
                 handle = await asyncio.to_thread(actor, name, settings)
                 await handle.open.remote(self._name, [])
+                self._read_anew()
                 return
             except (RayError, ValueError):
                 number += 1

@@ -84,7 +84,7 @@ def restored(
         elif event.kind == STOPPING:
             body: dict[str, Any] = json.loads(event.body)
             stopping = str(body["ending"])
-    job.restore(rows, failures, stopping, now_ms)
+    job.restore(rows, failures, stopping)
     deadline_ms = None if plan.timeout_s is None else record.submitted_ms + plan.timeout_s * 1000
     retries = {task: at_ms for task, at_ms in due.items() if at_ms > now_ms}
     return Restored(job, deadline_ms, retries)

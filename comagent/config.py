@@ -22,6 +22,9 @@ class Config(BaseSettings):
     """CPUs that an embedded Ray offers."""
     agents: int = Field(default_factory=lambda: usable_cpus(), ge=1, le=1024)
     """Agents of an embedded run."""
+    ref_edges: bool = False
+    """Whether units may be sent before what they need has ended, to be started by object refs. Units that are sent when
+    everything is committed are faster on one machine, because a unit takes along all that depends on nothing else."""
     lease_ttl_s: float = Field(3.0, gt=0.5)
     """Seconds after which an owner that gives no sign of life is replaced."""
 

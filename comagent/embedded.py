@@ -47,6 +47,7 @@ class Embedded:
             documents=str(config.documents),
             agents=config.agents,
             owner=(os.getpid(), process_start_time(os.getpid()) or 0.0),
+            ref_edges=config.ref_edges,
             ttl_s=config.lease_ttl_s,
         )
         config.home.mkdir(parents=True, exist_ok=True)

@@ -1,23 +1,24 @@
 """Runs units of tasks inside one process: what an agent does, without what makes it an actor.
 
-Cheap tasks run one after the other in one thread (`_BatchLane`). The others run one by one: coroutines in the event
-loop, blocking tools in threads of their own, and tools that must be stoppable in a process of their own.
+Cheap tasks run one after the other in one thread (`_BatchLane`). The others run one by one: coroutines in an event loop
+for them alone, blocking tools in threads of their own, and tools that must be stoppable in a process of their own.
 """
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from comagent.errors import ComAgentError
+from comagent.calls import PROBE_S, Call, CoroutineCall, CoroutineThread, ThreadCall
 from comagent.expressions import evaluate_condition, resolve
-from comagent.isolation import ProcessCall, ProcessDied
-from comagent.protocol import BATCH, INLINE_BYTES, Epoch, Large, Report, Row, Running, Unit, Wire
+from comagent.failure import failure, told
+from comagent.isolation import ProcessCall
+from comagent.protocol import BATCH, INLINE_BYTES, DispatchId, Epoch, Large, Report, Row, Running, Unit, Wire
 from comagent.states import Task
 from comagent.steps import RESULT_TOOL, Step, decode_step
 from comagent.store.documents import Documents
@@ -30,13 +31,12 @@ SLOW_TASK_S = 0.05
 """A task in a batch that takes longer holds up the others: they are handed back."""
 SLOW_UNIT_S = 0.1
 """A batch that takes longer hands its rest back, so that others may share it."""
-TRACEBACK_CHARS = 8_000
-MESSAGE_CHARS = 2_000
 
 SUCCEEDED, FAILED, SKIPPED = int(Task.SUCCEEDED), int(Task.FAILED), int(Task.SKIPPED)
 CANCELLED, TIMED_OUT = int(Task.CANCELLED), int(Task.TIMED_OUT)
 
 NOTHING: Mapping[str, Any] = {}
+CONDITION_FALSE = told("ConditionFalse", "skipped, because its condition is false")
 
 
 class Values(Mapping[str, Any]):
@@ -81,64 +81,95 @@ class Hand:
         self.scope = scope
         self.todo = deque(range(len(unit.parts)))
         """Positions not begun. Whoever pops one owns it: `deque` makes that atomic between threads."""
+        self.given_back: set[int] = set()
+        """Positions that will not be begun."""
         self.rows: list[Row] = []
+        self.told = 0
+        """How many of `rows` were reported."""
         self.begun = -1
         self.task_since = 0.0
         self.since = 0.0
         self.stop: Callable[[], None] | None = None
         self.tools: dict[int, Tool] = {}
+        self._giving = threading.Lock()
 
     def give_back(self, keep: int = 0) -> list[int]:
         """Takes back what has not begun, from the end down to position `keep`; returns task indices."""
-        back = []
-        while self.todo and self.todo[-1] >= keep:
-            try:
+        back: list[int] = []
+        with self._giving, contextlib.suppress(IndexError):
+            while self.todo[-1] >= keep:
                 back.append(self.todo.pop())
-            except IndexError:
-                break
+        self.given_back.update(back)
         return [self.unit.parts[position][0] for position in reversed(back)]
+
+    def leave_out(self, positions: Collection[int]) -> list[int]:
+        """Gives back these parts, and what may depend on them, before anything is begun; returns task indices."""
+        if not positions:
+            return []
+        left_out = {*positions, *range(self.unit.seeds, len(self.unit.parts))}
+        self.todo = deque(position for position in self.todo if position not in left_out)
+        self.given_back = left_out
+        return [self.unit.parts[position][0] for position in sorted(left_out)]
+
+    def news(self) -> list[Row]:
+        """Rows that were not reported yet."""
+        news = self.rows[self.told :]
+        self.told += len(news)
+        return news
 
 
 class Executor:
     """Runs units and reports what became of them.
 
     All methods belong to the event loop in which it was made. `report(report, tainted)` is called there; `tainted`
-    says that a thread is stuck and this process should be replaced.
+    says that something is stuck that cannot be stopped, and this process should be replaced.
     """
 
     def __init__(self, documents: Documents, report: Callable[[Report, bool], None]):
         self._documents = documents
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._hands: dict[tuple[int, int, int], Hand] = {}
+        self._folder = Path.cwd()
+        self._hands: dict[DispatchId, Hand] = {}
         self._batch = _BatchLane(self)
+        self._coroutines: CoroutineThread | None = None
+        self._tools: dict[Code, Tool] = {}
         self._jobs: set[asyncio.Task[None]] = set()
-        self._watch: asyncio.TimerHandle | None = None
+        self._slow_watch: asyncio.TimerHandle | None = None
+        self._block_watch: asyncio.TimerHandle | None = None
         self.epoch: Epoch = (0, 0)
 
-    def start(self, unit: Unit, fetched: Mapping[str, bytes]) -> None:
-        """Begins a unit. `fetched` holds the values that are no literals: documents and what object refs brought."""
-        wires = {path: wire for path, wire in unit.literals.items() if isinstance(wire, bytes)}
-        wires.update(fetched)
-        inputs = decode(unit.inputs) if isinstance(unit.inputs, bytes) else decode(fetched["/inputs"])
-        scope = {
-            "inputs": inputs,
-            "tasks": Values(wires),
-            "status": {path: end[0] for path, end in unit.ends.items()} if unit.ends else NOTHING,
-            "errors": {path: decode(end[1]) if end[1] else None for path, end in unit.ends.items()}
-            if unit.ends
-            else NOTHING,
-        }
-        hand = Hand(unit, scope)
+    def start(self, unit: Unit, fetched: Mapping[str, bytes], *, missing: Collection[int] = ()) -> None:
+        """Begins a unit. `fetched` holds the values that are no literals: documents and what object refs brought.
+
+        Parts at the positions `missing` lack a value that should have come, and are handed back.
+        """
+        try:
+            hand = Hand(unit, _scope(unit, fetched))
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with the data, the machine is told
+            back = [part[0] for part in unit.parts]
+            reason = f"what the unit reads cannot be decoded: {type(error).__name__}: {error}"
+            self._report(Report(unit.dispatch, unit.job_id, [], back, reason), False)
+            return
         self._hands[unit.dispatch] = hand
+        left_out = hand.leave_out(missing)
+        if not hand.todo:
+            self.finished(hand, left_out)
+            return
+        if left_out:
+            self._report(Report(unit.dispatch, unit.job_id, [], left_out, "upstream"), False)
         if unit.lane == BATCH:
             self._batch.put(hand)
-            if self._watch is None:
-                self._watch = self._loop.call_later(SLOW_TASK_S, self._look)
+            if self._slow_watch is None:
+                self._slow_watch = self._loop.call_later(SLOW_TASK_S, self._look)
         else:
             task = self._loop.create_task(self._single(hand))
             self._jobs.add(task)
             task.add_done_callback(self._jobs.discard)
+
+    def has(self, dispatch: DispatchId) -> bool:
+        """Whether there will be more reports of a dispatch."""
+        return dispatch in self._hands
 
     def cancel(self, job_id: str) -> None:
         """Stops everything of a job: what has not begun is handed back, what runs is stopped if it can be."""
@@ -149,23 +180,24 @@ class Executor:
                     hand.stop()
 
     def fence(self, epoch: Epoch) -> list[Running]:
-        """Drops everything that has not begun, and lists what has: that will be reported under `epoch`."""
+        """Drops everything that has not begun, and lists what has: that will be reported under `epoch`.
+
+        What was reported before is listed too: nobody knows here whether that was committed.
+        """
         self.epoch = epoch
         running = []
         for hand in list(self._hands.values()):
             hand.give_back()
-            begun = [(row[0], row[1]) for row in hand.rows]
-            if 0 <= hand.begun < len(hand.unit.parts):
-                current = hand.unit.parts[hand.begun][:2]
-                if current not in begun:
-                    begun.append(current)
+            begun = [part[:2] for at, part in enumerate(hand.unit.parts) if at not in hand.given_back]
             if begun:
                 running.append(Running(hand.unit.dispatch, hand.unit.job_id, begun, hand.unit.lane))
+            else:
+                del self._hands[hand.unit.dispatch]
         return running
 
     def _look(self) -> None:
         """Hands back what waits behind a slow task."""
-        self._watch = None
+        self._slow_watch = None
         now = time.monotonic()
         hand = self._batch.current
         if hand is not None and hand.begun >= 0:
@@ -175,66 +207,82 @@ class Executor:
             elif now - hand.since > SLOW_UNIT_S:
                 self._hand_back(hand, "slow")
         if any(h.unit.lane == BATCH for h in self._hands.values()):
-            self._watch = self._loop.call_later(SLOW_TASK_S, self._look)
+            self._slow_watch = self._loop.call_later(SLOW_TASK_S, self._look)
 
     def _hand_back(self, hand: Hand, reason: str) -> None:
+        """Reports what of a unit has ended by now, and hands back what has not begun."""
         back = hand.give_back()
-        if not back:
-            return
-        if hand.begun < 0 and len(back) == len(hand.unit.parts):
+        news = hand.news()
+        if len(hand.given_back) == len(hand.unit.parts):
             del self._hands[hand.unit.dispatch]
-        self._report(Report(hand.unit.dispatch, hand.unit.job_id, [], back, reason), False)
+        if back or news:
+            self._report(Report(hand.unit.dispatch, hand.unit.job_id, news, back, reason), False)
 
     def finished(self, hand: Hand, not_run: list[int], *, tainted: bool = False) -> None:
         """A unit is over, but for what was handed back before."""
         if self._hands.pop(hand.unit.dispatch, None) is None:
             return
-        if hand.rows or not_run:
+        news = hand.news()
+        if news or not_run or tainted:
             reason = "upstream" if not_run else None
-            self._report(Report(hand.unit.dispatch, hand.unit.job_id, hand.rows, not_run, reason), tainted)
+            self._report(Report(hand.unit.dispatch, hand.unit.job_id, news, not_run, reason), tainted)
 
-    def tool(self, hand: Hand, step: Step) -> Tool:
-        name, _, code = hand.unit.tools[step.tool]
+    def go_home(self) -> None:
+        """Back to the folder in which this process was started, should a tool have left it."""
+        with contextlib.suppress(OSError):
+            if not self._is_home():
+                os.chdir(self._folder)
+
+    def _is_home(self) -> bool:
         try:
-            tool = hand.tools[step.tool] = load(Code(*code))
-            return tool
-        except ComAgentError:
-            raise
-        except Exception as error:
-            raise RuntimeError(f"tool {name} cannot be loaded: {error}") from error
+            return os.getcwd() == str(self._folder)  # noqa: PTH109  # several times faster than Path.cwd
+        except OSError:  # it was removed
+            return False
 
-    def run_part(self, hand: Hand, position: int) -> tuple[Row, Any]:
-        """Runs one cheap task where it is called; returns its row and, if it succeeded, its value."""
+    def _load(self, code: Code) -> Tool:
+        tool = self._tools.get(code)
+        if tool is None:
+            tool = self._tools[code] = load(code)
+        return tool
+
+    def _tool(self, hand: Hand, step: Step) -> Tool:
+        tool = hand.tools[step.tool] = self._load(Code(*hand.unit.tools[step.tool][2]))
+        return tool
+
+    # Cheap tasks ---------------------------------------------------------------------------------------------------
+
+    def run_part(self, hand: Hand, position: int) -> tuple[Row, bytes, Any]:
+        """Runs one cheap task where it is called: its row, and if it succeeded its value, as JSON and as it is."""
         index, attempt, path, blob = hand.unit.parts[position]
         started = time.time() * 1000
         try:
             step = decode_step(blob)
             if step.when is not None and not evaluate_condition(step.when, hand.scope):
-                return (index, attempt, SKIPPED, started, started, CONDITION_FALSE), None  # type: ignore[return-value]
+                return (index, attempt, SKIPPED, started, started, CONDITION_FALSE), b"", None  # type: ignore[return-value]
             arguments = resolve(step.arguments, hand.scope)
             if step.tool == RESULT_TOOL:
                 value, name = arguments, "outputs"
             else:
-                tool = hand.tools.get(step.tool) or self.tool(hand, step)
+                tool = hand.tools.get(step.tool) or self._tool(hand, step)
                 name = tool.spec.name
                 context = self._context(hand, index, attempt, path, step) if tool.wants_context else None
                 value = tool.call(arguments, context)
-            wire = self._wire(value, name)
-        except BaseException as error:  # a tool may raise anything, SystemExit included
-            return (index, attempt, FAILED, started, time.time() * 1000, error_payload(error)), None  # type: ignore[return-value]
-        return (index, attempt, SUCCEEDED, started, time.time() * 1000, wire), value  # type: ignore[return-value]
+            data = encode(value, tool=name)
+            wire = data if len(data) <= INLINE_BYTES else self._document(data)
+        except BaseException as error:  # noqa: BLE001  # a tool may raise anything, SystemExit included
+            return (index, attempt, FAILED, started, time.time() * 1000, failure(error)), b"", None  # type: ignore[return-value]
+        return (index, attempt, SUCCEEDED, started, time.time() * 1000, wire), data, value  # type: ignore[return-value]
 
     def _context(self, hand: Hand, index: int, attempt: int, path: str, step: Step) -> ToolContext:
         job_id = hand.unit.job_id
         deadline = None if step.timeout_s is None else int((time.time() + step.timeout_s) * 1000)
         return ToolContext(job_id, path, attempt, self.epoch, f"{job_id}/{path}", deadline)
 
-    def _wire(self, value: Any, tool: str) -> Wire:
-        data = encode(value, tool=tool)
-        if len(data) <= INLINE_BYTES:
-            return data
-        hash, size = self._documents.put(data, JSON)
-        return Large(hash, size, JSON)
+    def _document(self, data: bytes) -> Large:
+        digest, size = self._documents.put(data, JSON)
+        return Large(digest, size, JSON)
+
+    # Other tasks ---------------------------------------------------------------------------------------------------
 
     async def _single(self, hand: Hand) -> None:
         """Runs a unit of one task."""
@@ -242,79 +290,77 @@ class Executor:
             hand.todo.popleft()
         except IndexError:
             return
-        index, attempt, path, blob = hand.unit.parts[0]
         hand.begun = 0
+        index, attempt, _, _ = hand.unit.parts[0]
         started = time.time() * 1000
-        tainted = False
-        status: int = FAILED
-        payload: Wire | None
-        try:
-            step = decode_step(blob)
-            if step.when is not None and not evaluate_condition(step.when, hand.scope):
-                status, payload = SKIPPED, CONDITION_FALSE
-            else:
-                tool = self.tool(hand, step)
-                arguments = resolve(step.arguments, hand.scope)
-                context = self._context(hand, index, attempt, path, step)
-                stoppable = hand.unit.tools[step.tool][1] in ("async", "process")
-                value = await self._stopped_in_time(hand, self._call(tool, arguments, context), step.timeout_s)
-                payload = await self._wire_of(value, tool.spec.name)
-                status = SUCCEEDED
-        except _Stopped as stopped:
-            status, payload = stopped.status, error_payload(stopped)
-            tainted = not stoppable
-        except BaseException as error:
-            payload = error_payload(error)
+        self.go_home()
+        status, payload, tainted = await self._attempt(hand)
+        self.go_home()
         hand.rows.append((index, attempt, status, started, time.time() * 1000, payload))  # type: ignore[arg-type]
         self.finished(hand, [], tainted=tainted)
 
-    async def _wire_of(self, value: Any, name: str) -> Wire:
-        if type(value) in SCALARS and not isinstance(value, str):
-            return encode(value, tool=name)
-        if isinstance(value, str) and len(value) < 1024:
-            return encode(value, tool=name)
-        return await _in_thread(lambda: self._wire(value, name))
+    async def _attempt(self, hand: Hand) -> tuple[int, Wire | None, bool]:
+        """How the attempt ended, with which value or error, and whether something of it goes on."""
+        index, attempt, path, blob = hand.unit.parts[0]
+        try:
+            step = decode_step(blob)
+            if step.when is not None and not evaluate_condition(step.when, hand.scope):
+                return SKIPPED, CONDITION_FALSE, False
+            arguments = resolve(step.arguments, hand.scope)
+            call = self._begin(hand, step, arguments, self._context(hand, index, attempt, path, step))
+        except Exception as error:  # noqa: BLE001  # it is the attempt's error
+            return FAILED, failure(error), False
+        cancelled: asyncio.Future[None] = self._loop.create_future()
+        hand.stop = lambda: None if cancelled.done() else cancelled.set_result(None)
+        waits: set[asyncio.Future[Any]] = {call.ended, cancelled}
+        await asyncio.wait(waits, timeout=step.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if call.ended.done():
+            ended = call.ended.result()
+            if ended.data is None:
+                return FAILED, ended.error, call.goes_on
+            return await self._kept(ended.data)
+        where = call.where()
+        await call.stop()
+        if cancelled.done():
+            message = "the job was cancelled while the attempt ran"
+            return CANCELLED, told("Cancelled", message, trace=where), call.goes_on
+        message = f"the attempt took longer than its timeout of {step.timeout_s:g} s"
+        return TIMED_OUT, told("TimeoutError", message, trace=where), call.goes_on
 
-    def _call(self, tool: Tool, arguments: dict[str, Any], context: ToolContext) -> Coroutine[Any, Any, Any]:
-        match tool.spec.kind:
-            case "async":
-                return _awaited(tool, arguments, context)
-            case "process":
-                return ProcessCall(tool.spec.code, arguments, context).run()
-            case _:
-                return _in_thread(lambda: tool.call(arguments, context))
+    async def _kept(self, data: bytes) -> tuple[int, Wire, bool]:
+        if len(data) <= INLINE_BYTES:
+            return SUCCEEDED, data, False
+        try:
+            return SUCCEEDED, await asyncio.to_thread(self._document, data), False
+        except Exception as error:  # noqa: BLE001  # it is the attempt's error
+            return FAILED, failure(error), False
 
-    async def _stopped_in_time(self, hand: Hand, call: Coroutine[Any, Any, Any], timeout_s: float | None) -> Any:
-        """The result of a call, unless it is cancelled or runs out of time first. Its thread, if it has one, goes on."""
-        task = self._loop.create_task(call)
-        cancelled = self._loop.create_future()
+    def _begin(self, hand: Hand, step: Step, arguments: dict[str, Any], context: ToolContext) -> Call:
+        name, kind, address = hand.unit.tools[step.tool]
+        code = Code(*address)
+        if kind == "process":
+            return ProcessCall(code, arguments, context)
+        if kind != "async":
+            return ThreadCall(lambda: encode(self._load(code).call(arguments, context), tool=name))
+        if self._coroutines is None:
+            self._coroutines = CoroutineThread()
+        if self._block_watch is None:
+            self._block_watch = self._loop.call_later(PROBE_S, self._look_for_block)
 
-        def stop() -> None:
-            if not cancelled.done():
-                cancelled.set_result(None)
+        async def work() -> bytes:
+            tool = self._tools.get(code)
+            if tool is None:
+                # Importing may take long, and the others would wait.
+                tool = await asyncio.to_thread(self._load, code)
+            return encode(await tool.call(arguments, context), tool=name)
 
-        hand.stop = stop
-        done, _ = await asyncio.wait({task, cancelled}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if task in done:
-            return task.result()
-        task.cancel()
-        with contextlib.suppress(BaseException):
-            await asyncio.wait({task}, timeout=1.0)
-        if cancelled in done:
-            raise _Stopped(CANCELLED, "the job was cancelled while the attempt ran")
-        raise _Stopped(TIMED_OUT, f"the attempt took longer than its timeout of {timeout_s:g} s")
+        return CoroutineCall(self._coroutines, work)
 
-
-class _Stopped(Exception):
-    """An attempt was given up."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(status, message)
-        self.status = status
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
+    def _look_for_block(self) -> None:
+        self._block_watch = None
+        if self._coroutines is not None and any(h.unit.lane == "async" for h in self._hands.values()):
+            self._coroutines.watch()
+            self._block_watch = self._loop.call_later(PROBE_S, self._look_for_block)
 
 
 class _BatchLane:
@@ -322,9 +368,11 @@ class _BatchLane:
 
     def __init__(self, executor: Executor):
         self._executor = executor
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[Hand] = deque()
         self._wake = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
         self.current: Hand | None = None
 
     def put(self, hand: Hand) -> None:
@@ -339,9 +387,10 @@ class _BatchLane:
         while True:
             self._wake.acquire()
             hand = self._queue.popleft()
+            executor.go_home()
             not_run = self._run_unit(hand)
             self.current = None
-            executor._loop.call_soon_threadsafe(executor.finished, hand, not_run)
+            self._loop.call_soon_threadsafe(executor.finished, hand, not_run)
 
     def _run_unit(self, hand: Hand) -> list[int]:
         """Runs the parts that nobody takes back; returns what must not run, because something before it failed."""
@@ -357,78 +406,24 @@ class _BatchLane:
                 return not_run
             hand.begun = position
             hand.task_since = time.monotonic()
-            row, value = run_part(hand, position)
-            rows.append(row)
-            if row[2] != SUCCEEDED:
+            row, data, value = run_part(hand, position)
+            if os.getpid() != self._process:
+                os._exit(0)  # a tool has forked, and this is the copy: nobody waits for it
+            if row[2] == SUCCEEDED:
+                values.add(unit.parts[position][2], data, value)
+            else:
                 not_run += hand.give_back(unit.seeds)
-            elif isinstance(row[5], bytes):
-                values.add(unit.parts[position][2], row[5], value)
-            else:
-                values.add(unit.parts[position][2], encode(value, tool=""), value)
+            # Last, because rows are reported while the unit runs.
+            rows.append(row)
 
 
-async def _awaited(tool: Tool, arguments: dict[str, Any], context: ToolContext) -> Any:
-    return await tool.call(arguments, context)
-
-
-async def _in_thread(call: Callable[[], Any]) -> Any:
-    """Runs `call` in a thread of its own: a stuck one then takes nothing from the others."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error if not isinstance(error, StopIteration) else RuntimeError(repr(error)))
-
-    def run() -> None:
-        try:
-            result, error = call(), None
-        except BaseException as caught:  # a tool may raise anything, SystemExit included
-            result, error = None, caught
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by the time a stuck tool returns
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, daemon=True, name="tool").start()
-    return await future
-
-
-def error_payload(error: BaseException) -> bytes:
-    """What is kept of an exception: type, message, and the tool's own traceback."""
-    if isinstance(error, _Stopped):
-        kind = "TimeoutError" if error.status == TIMED_OUT else "Cancelled"
-        return encode({"type": kind, "message": error.message}, tool="")
-    if isinstance(error, ProcessDied):
-        return encode({"type": error.kind, "message": _cut(str(error)), "traceback": error.trace[-TRACEBACK_CHARS:]}, tool="")
-    module = type(error).__module__
-    kind = type(error).__qualname__ if module in ("builtins", "comagent.errors") else f"{module}.{type(error).__qualname__}"
-    body = {"type": kind, "message": _cut(_message(error))}
-    if not isinstance(error, ComAgentError):
-        body["traceback"] = _own_traceback(error)
-    return encode(body, tool="")
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error).encode("utf-8", "backslashreplace").decode()
-    except Exception as broken:
-        return f"(its text cannot be made: {type(broken).__name__})"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MESSAGE_CHARS else f"{text[:MESSAGE_CHARS]}… ({len(text)} characters)"
-
-
-def _own_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package that led to the tool."""
-    frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path(__file__).parent)
-    own = [frame for number, frame in enumerate(frames) if not all(f.filename.startswith(here) for f in frames[: number + 1])]
-    lines = traceback.format_list(own) if own else []
-    text = "".join(["Traceback (most recent call last):\n", *lines, f"{type(error).__name__}: {_message(error)}"])
-    return text.encode("utf-8", "backslashreplace").decode()[-TRACEBACK_CHARS:]
-
-
-CONDITION_FALSE = encode({"type": "ConditionFalse", "message": "skipped, because its condition is false"}, tool="")
+def _scope(unit: Unit, fetched: Mapping[str, bytes]) -> dict[str, Any]:
+    """What the expressions of a unit may refer to."""
+    wires = {path: wire for path, wire in unit.literals.items() if isinstance(wire, bytes)}
+    wires.update(fetched)
+    inputs = decode(unit.inputs) if isinstance(unit.inputs, bytes) else decode(fetched["/inputs"])
+    scope: dict[str, Any] = {"inputs": inputs, "tasks": Values(wires), "status": NOTHING, "errors": NOTHING}
+    if unit.ends:
+        scope["status"] = {path: status for path, (status, _) in unit.ends.items()}
+        scope["errors"] = {path: decode(error) if error else None for path, (_, error) in unit.ends.items()}
+    return scope

@@ -1,7 +1,10 @@
 """What is kept of an exception: its type, its message and the tool's own traceback, however broken the exception is."""
 
+import threading
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 from comagent.errors import ComAgentError
 from comagent.values import encode
@@ -40,7 +43,7 @@ def _kind(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except BaseException as broken:  # a tool's exception may raise anything, SystemExit included
+    except BaseException as broken:  # noqa: BLE001  # a tool's exception may raise anything, SystemExit included
         return f"(it has no text: making it raised {type(broken).__name__})"
 
 
@@ -51,7 +54,7 @@ def _own_traceback(error: BaseException) -> str:
         place = place.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, place))
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001  # a poor traceback must not hide the error
         return f"{_kind(error)} (its traceback cannot be made: {type(broken).__name__})"
 
 
@@ -62,3 +65,11 @@ def _text(text: str) -> str:
 
 def _head(text: str) -> str:
     return text if len(text) <= MESSAGE_CHARS else f"{text[:MESSAGE_CHARS]}… ({len(text)} characters)"
+
+
+def stack(frames: Iterable[FrameType]) -> str:
+    """Where something stands that has not ended: its frames, outermost first, without those that led to the tool."""
+    summary = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames)
+    while summary and summary[0].filename.startswith((_HERE, threading.__file__)):
+        del summary[0]
+    return "".join(["Where it was (most recent call last):\n", *summary.format()]) if summary else ""

@@ -66,8 +66,10 @@ class Job:
         "inputs",
         "job_id",
         "left",
+        "near",
         "plan",
         "priority",
+        "promised",
         "readers",
         "retries",
         "rows",
@@ -101,6 +103,10 @@ class Job:
         """Tasks that run alone on their agent from now on."""
         self.where: dict[int, Any] = {}
         """The open dispatch of each running task."""
+        self.near: list[int] = []
+        """Tasks of which all that they still need may be in units that export: candidates to be sent ahead."""
+        self.promised: dict[int, int] = {}
+        """How often something that a task needs was sent in a unit that exports."""
         self.wires: dict[int, Wire] = {}
         """Values that tasks which have not ended will read."""
         self.readers = plan.readers.copy()
@@ -127,10 +133,10 @@ class Job:
                 fresh.append(task)
         self._make_result(now_ms)
 
-    def restore(self, ended: Iterable[Row], failures: dict[int, int], stopping: str | None, now_ms: float) -> None:
-        """Puts a job that another owner began where the store says it is, and goes on from there.
+    def restore(self, ended: Iterable[Row], failures: dict[int, int], stopping: str | None) -> None:
+        """Puts a job that another owner began where the store says it is; `go_on` follows.
 
-        `stopping` is how the job was to end if it was being cancelled.
+        `ended` comes in the order of its commits; `stopping` is how the job was to end if it was being cancelled.
         """
         plan, state = self.plan, self.state
         for row in ended:
@@ -142,19 +148,22 @@ class Job:
                     self.wires[row.index] = row.payload
             else:
                 self.errors[row.index] = row.payload  # type: ignore[assignment]
+                if self.ending is None and self._fails_job(row.index, row.status):
+                    self.ending, self.error = "failed", self.errors[row.index]
         for task in range(len(plan)):
             if state[task] >= TERMINAL:
                 self._release(task)
                 self._tell(task, state[task], self._passes(task, state[task]))
         self.failures = dict(failures)
-        failed = [t for t in range(len(plan)) if state[t] in (FAILED, TIMED_OUT) and self._policy(t).on_failure == "fail"]
-        if failed:
-            self.ending, self.error = "failed", self.errors.get(failed[0])
-        for task in range(len(plan)):
-            if state[task] == PENDING:
-                self._consider(task, now_ms)
         if stopping is not None:
-            self.stop(stopping, now_ms)
+            self.ending, self.status = stopping, "cancelling"
+
+    def go_on(self, now_ms: float) -> None:
+        """After `restore`, and once it is known what still runs: makes ready or ends what does not."""
+        if self.ending is not None:
+            self._end_all_unstarted(now_ms)
+        for task in range(len(self.plan)):
+            self._consider(task, now_ms)
         self._make_result(now_ms)
 
     def succeeded(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
@@ -188,7 +197,7 @@ class Job:
         failed = self.failures.get(task, 0) + 1
         error = json.loads(row.payload) if isinstance(row.payload, bytes) else {}
         kind = "TimeoutError" if row.status == TIMED_OUT else str(error.get("type", ""))
-        if self.ending is None and retry.should_retry(policy.retry, failed, kind):
+        if not self._stops(task) and retry.should_retry(policy.retry, failed, kind):
             wait_s = retry.delay_s(policy.retry, failed, key=f"{self.job_id}/{self.plan.ids[task]}")
             self.failures[task] = failed
             self.state[task] = RETRYING
@@ -214,7 +223,7 @@ class Job:
         self.state[task] = PENDING
         if task == len(self.plan):
             self._make_result(now_ms)
-        elif self.ending is not None and self._stops(task):
+        elif self._stops(task):
             self._end_unstarted(task, now_ms)
         else:
             self._consider(task, now_ms)
@@ -230,9 +239,9 @@ class Job:
         if self.ending in (None, "failed"):
             self.ending = ending
         self.status = "cancelling"
-        for task in range(len(self.plan)):
-            if self.state[task] < TERMINAL and self.state[task] != RUNNING and self._stops(task):
-                self._end_unstarted(task, now_ms)
+        self._end_all_unstarted(now_ms)
+        if self.state[len(self.plan)] == READY:
+            self.state[len(self.plan)] = PENDING
         self._make_result(now_ms)
 
     def attempt_of(self, task: int) -> int:
@@ -242,7 +251,7 @@ class Job:
     def snapshot(self) -> tuple[Any, ...]:
         """What must be equal after a rebuild from the store: everything but what is on its way."""
         settled = bytes(s if s >= TERMINAL else 0 for s in self.state)
-        return settled, self.left, self.ending, self.finished, dict(self.failures), sorted(self.wires)
+        return settled, self.left, self.status, self.ending, self.finished, dict(self.failures), sorted(self.wires)
 
     # What follows from it ----------------------------------------------------------------------------------------
 
@@ -250,8 +259,16 @@ class Job:
         return self.plan.policies[self.plan.policy[task]]
 
     def _stops(self, task: int) -> bool:
-        """Whether a task that has not started ends with the job's ending: a failing job still runs its handlers."""
-        return self.ending != "failed" or self._policy(task).trigger not in HANDLERS
+        """Whether the job's ending ends a task that does not run: a failing job still runs its handlers."""
+        return self.ending is not None and (self.ending != "failed" or self._policy(task).trigger not in HANDLERS)
+
+    def _fails_job(self, task: int, status: int) -> bool:
+        return status in (FAILED, TIMED_OUT) and self._policy(task).on_failure == "fail"
+
+    def _end_all_unstarted(self, now_ms: float) -> None:
+        for task in range(len(self.plan)):
+            if self.state[task] < TERMINAL and self.state[task] != RUNNING and self._stops(task):
+                self._end_unstarted(task, now_ms)
 
     def _end_unstarted(self, task: int, now_ms: float) -> None:
         if self.ending == "failed":
@@ -280,7 +297,7 @@ class Job:
                 return
             self.left -= 1
             passes = self._passes(task, row.status)
-            if row.status in (FAILED, TIMED_OUT) and self._policy(task).on_failure == "fail" and self.ending is None:
+            if self.ending is None and self._fails_job(task, row.status):
                 self.ending = "failed"
                 self.error = self.errors[task]
                 for other in range(len(plan)):

@@ -85,6 +85,16 @@ class CancelRequested(NamedTuple):
 class Send(NamedTuple):
     agent: str
     unit: Unit
+    exports: bool
+    """The agent's values will be passed on by object ref."""
+    upstream: tuple[DispatchId, ...]
+    """Dispatches whose values the unit takes by object ref: it starts by itself when they exist."""
+
+
+class Release(NamedTuple):
+    """Nobody will be sent the values of this dispatch any more."""
+
+    dispatch: DispatchId
 
 
 class Answer(NamedTuple):
@@ -113,7 +123,7 @@ class Kill(NamedTuple):
 
 
 Event = Submitted | Restored | Reported | Joined | Lost | CancelRequested
-Effect = Send | Answer | CancelAt | Retire | Kill
+Effect = Send | Answer | CancelAt | Release | Retire | Kill
 
 
 class Change(NamedTuple):
@@ -134,8 +144,10 @@ class Step:
 class Machine:
     """All jobs of one owner, and the agents that run them."""
 
-    def __init__(self, epoch: Epoch):
+    def __init__(self, epoch: Epoch, *, ref_edges: bool = False):
         self.epoch = epoch
+        self.ref_edges = ref_edges
+        """Whether units may be sent ahead of what they need, to be started by object refs."""
         self.jobs: dict[str, Job] = {}
         self.seats: dict[str, Seat] = {}
         self.dispatches: dict[DispatchId, Dispatch] = {}
@@ -149,6 +161,7 @@ class Machine:
         self._statuses: dict[str, str] = {}
         self._effects: list[Effect] = []
         self._relane = False
+        self._restoring: list[Job] = []
         self._now_ms = 0.0
 
     # In and out ----------------------------------------------------------------------------------------------------
@@ -170,6 +183,9 @@ class Machine:
                     self._cancel(event.job_id, "cancelled")
                 case Restored():
                     self._restored(event)
+        for job in self._restoring:
+            self._go_on(job)
+        self._restoring.clear()
         while self._timers and self._timers[0][0] <= now_ms:
             _, _, kind, data = heapq.heappop(self._timers)
             self._timer(kind, data)
@@ -224,26 +240,35 @@ class Machine:
     def _restored(self, event: Restored) -> None:
         job = event.job
         self.jobs[job.job_id] = self._touched[job.job_id] = job
-        self._statuses[job.job_id] = job.status if not job.finished else ""
+        self._statuses[job.job_id] = job.status
+        self._restoring.append(job)
         for task, due_ms in event.retries.items():
-            if job.state[task] == Task.READY:
+            if job.state[task] == Task.PENDING:
                 job.state[task] = Task.RETRYING
-                job.fresh.remove(task)
                 self._at(due_ms, "retry", (job.job_id, task))
         if event.deadline_ms is not None:
             self._at(event.deadline_ms, "job", job.job_id)
 
+    def _go_on(self, job: Job) -> None:
+        """A restored job goes on once it is known which of its attempts still run."""
+        job.go_on(self._now_ms)
+        if job.status == "cancelling":
+            self._stop_attempts(job)
+
     def _cancel(self, job_id: str, ending: str) -> None:
         job = self.jobs.get(job_id)
-        if job is None or job.status == "cancelling":
+        if job is None or job.finished or job.status == "cancelling":
             return
         self._touched[job_id] = job
         job.events.append(Happened("stopping", None, {"ending": ending}, self._now_ms))
         job.stop(ending, self._now_ms)
+        self._stop_attempts(job)
+
+    def _stop_attempts(self, job: Job) -> None:
         agents = {dispatch.agent for dispatch in job.where.values()}
-        self._effects.extend(CancelAt(agent, job_id) for agent in sorted(agents))
+        self._effects.extend(CancelAt(agent, job.job_id) for agent in sorted(agents))
         if agents:
-            self._at(self._now_ms + CANCEL_GRACE_MS, "cancel", job_id)
+            self._at(self._now_ms + CANCEL_GRACE_MS, "cancel", job.job_id)
 
     def _at(self, due_ms: float, kind: str, data: Any) -> None:
         self._timer_number += 1
@@ -262,7 +287,7 @@ class Machine:
             job = self.jobs.get(data)
             if job is not None:
                 self._touched[data] = job
-                for dispatch in set(job.where.values()):
+                for dispatch in dict.fromkeys(job.where.values()):
                     self._give_up(dispatch, Task.CANCELLED, "Cancelled", "the attempt did not stop when it was cancelled")
         elif kind == "attempt":
             dispatch = self.dispatches.get(data)
@@ -299,7 +324,9 @@ class Machine:
                 if dispatch is not None:
                     self._take(job, dispatch, report, won)
                 else:
-                    self._take_late(job, report, won)
+                    label = dispatch_label(report.dispatch)
+                    for row in report.rows:
+                        self._take_late(job, row, label, won)
             answers.append((report.job_id, report.dispatch, won))
         self._effects.append(Answer(event.token, answers))
         if event.tainted:
@@ -315,9 +342,7 @@ class Machine:
         for row in report.rows:
             task = row[0]
             if left.pop(task, None) is None:
-                continue
-            if state[task] >= Task.SUCCEEDED:
-                won[task] = self._committed(job, task)
+                self._take_late(job, row, label, won)
                 continue
             del where[task]
             if row[2] == Task.SUCCEEDED:
@@ -325,7 +350,7 @@ class Machine:
             else:
                 self._ended(job, Row(*row), label)
         for task in report.not_run:
-            if left.pop(task, None) is not None and state[task] < Task.SUCCEEDED:
+            if left.pop(task, None) is not None:
                 del where[task]
                 if report.reason in NOT_ITS_FAULT:
                     job.handed_back(task, now_ms)
@@ -336,20 +361,18 @@ class Machine:
         if not left:
             self._close(dispatch)
 
-    def _take_late(self, job: Job, report: Report, won: dict[int, Row]) -> None:
-        """What a dispatch reports that was answered or given up before: only a success is news, and the first wins."""
-        label = dispatch_label(report.dispatch)
-        for row in map(Row._make, report.rows):
-            task = row.index
-            if job.state[task] >= Task.SUCCEEDED:
-                won[task] = self._committed(job, task)
-            elif row.status == Task.SUCCEEDED and job.ending is None:
-                other = job.where.pop(task, None)
-                if other is not None:
-                    other.left.pop(task, None)
-                    if not other.left:
-                        self._close(other)
-                job.succeeded(task, row, label, self._now_ms)
+    def _take_late(self, job: Job, row: Row, label: str, won: dict[int, Row]) -> None:
+        """A row that was reported, or given up, before: only a success is news, and the first outcome wins."""
+        task = row[0]
+        if job.state[task] >= Task.SUCCEEDED:
+            won[task] = self._committed(job, task)
+        elif row[2] == Task.SUCCEEDED:
+            other = job.where.pop(task, None)
+            if other is not None:
+                del other.left[task]
+                if not other.left:
+                    self._close(other)
+            job.succeeded(task, row, label, self._now_ms)
 
     def _committed(self, job: Job, task: int) -> Row:
         return Row(task, 0, job.state[task], 0.0, 0.0, job.wires.get(task))
@@ -404,7 +427,11 @@ class Machine:
             if job is None or running.dispatch in self.dispatches:
                 continue
             self._touched[job.job_id] = job
-            tasks = {task: attempt for task, attempt in running.parts if job.state[task] in OPEN_STATES}
+            tasks = {
+                task: attempt
+                for task, attempt in running.parts
+                if job.state[task] in UNSENT and attempt == job.attempt_of(task)
+            }
             dispatch = Dispatch(
                 running.dispatch, job.job_id, agent=event.agent, lane=running.lane, tasks=tasks, tools={}
             )
@@ -414,9 +441,12 @@ class Machine:
             if tasks:
                 self.dispatches[dispatch.id] = dispatch
                 seat.add(dispatch)
-        if self._touched:
-            for job in self._touched.values():
-                job.fresh = [task for task in job.fresh if job.state[task] == Task.READY]
+                rules = [job.plan.policies[job.plan.policy[task]] for task in tasks]
+                self._limit(dispatch, rules[0].timeout_s)
+
+    def _limit(self, dispatch: Dispatch, timeout_s: float | None) -> None:
+        if timeout_s is not None and dispatch.lane != BATCH:
+            self._at(self._now_ms + timeout_s * 1000 + TIMEOUT_GRACE_MS, "attempt", dispatch.id)
 
     def _lost(self, agent: str, *, blame: bool) -> None:
         """Closes all dispatches of a dead agent: what is not committed is run again."""
@@ -462,6 +492,8 @@ class Machine:
         """Nothing more is expected of a dispatch: it is revoked, or fully answered."""
         if self.dispatches.pop(dispatch.id, None) is None:
             return
+        if dispatch.exports:
+            self._effects.append(Release(dispatch.id))
         seat = self.seats.get(dispatch.agent)
         if seat is not None and dispatch.id in seat.open:
             seat.remove(dispatch)
@@ -536,7 +568,74 @@ class Machine:
                     size = self._unit_size(job, first, sizes[job_id])
                 tasks = [task for task in self._queue.take(lane, size) if job.state[task] == Task.READY]
                 if tasks:
-                    self._send(job, tasks, seat, lane)
+                    self._send(job, self._grown(job, tasks) if lane == BATCH else tasks, seat, lane, seeds=len(tasks))
+        if self.ref_edges:
+            for job in self._touched.values():
+                if job.near and not job.finished:
+                    self._fill_ahead(job)
+
+    def _fill_ahead(self, job: Job) -> None:
+        """Sends cheap tasks whose missing needs are all on their way, while agents have room: refs will start them."""
+        state = job.state
+        near = [task for task in job.near if state[task] == Task.PENDING]
+        job.near = []
+        while near and (seat := self._seat_for(BATCH)) is not None:
+            size = self._unit_size(job, near[0], -(-len(near) // len(self.seats)))
+            chosen, near = near[:size], near[size:]
+            tasks: list[int] = []
+            borrows: list[tuple[int, tuple[str, ...]]] = []
+            upstream: dict[DispatchId, None] = {}
+            for task in chosen:
+                paths = self._on_its_way(job, task, upstream)
+                if paths:
+                    borrows.append((len(tasks), paths))
+                    tasks.append(task)
+            if tasks:
+                self._send(job, tasks, seat, BATCH, seeds=len(tasks), borrows=tuple(borrows), upstream=tuple(upstream))
+        job.near += near
+
+    def _on_its_way(self, job: Job, task: int, upstream: dict[DispatchId, None]) -> tuple[str, ...]:
+        """The needs of a task that will come by object ref, if that is all it waits for; their dispatches go to `upstream`.
+
+        Both ends must be cheap and the trigger `all_succeeded`; everything else waits for commits.
+        """
+        plan, state, where = job.plan, job.state, job.where
+        if state[task] != Task.PENDING or task in job.alone or task in job.doomed or self._lane(job, task) != BATCH:
+            return ()
+        if plan.reads_ends[task]:
+            return ()
+        paths: list[str] = []
+        found: list[DispatchId] = []
+        for need in plan.needs[plan.needs_at[task] : plan.needs_at[task + 1]]:
+            if state[need] >= Task.SUCCEEDED:
+                continue
+            dispatch = where.get(need)
+            if dispatch is None or not dispatch.exports:
+                return ()
+            paths.append(plan.ids[need])
+            found.append(dispatch.id)
+        for used in plan.uses[plan.uses_at[task] : plan.uses_at[task + 1]]:
+            if state[used] < Task.SUCCEEDED and plan.ids[used] not in paths:
+                return ()
+        for dispatch_id in found:
+            upstream[dispatch_id] = None
+        return tuple(paths)
+
+    def _promise(self, job: Job, tasks: dict[int, int]) -> bool:
+        """Notes who could be sent ahead of these tasks; whether anybody outside their unit waits for them at all."""
+        plan, state, waiting, promised = job.plan, job.state, job.waiting, job.promised
+        feeds_at, feeds, plain = plan.feeds_at, plan.feeds, plan.plain
+        outside = False
+        for task in tasks:
+            if task >= len(plan):
+                continue
+            for fed in feeds[feeds_at[task] : feeds_at[task + 1]]:
+                if fed not in tasks and plain[fed] and state[fed] == Task.PENDING:
+                    outside = True
+                    count = promised[fed] = promised.get(fed, 0) + 1
+                    if count >= waiting[fed]:
+                        job.near.append(fed)
+        return outside
 
     def _seat_for(self, lane: Lane) -> Seat | None:
         best: Seat | None = None
@@ -566,7 +665,7 @@ class Machine:
                 continue
             lane = self._lane(job, task)
             idle.reserved = False
-            dispatch = self._send(job, [task], idle, "inline" if lane == BATCH else lane)
+            dispatch = self._send(job, [task], idle, lane, seeds=1)
             dispatch.alone = idle.boxed = True
         if not self._alone:
             for seat in self.seats.values():
@@ -576,6 +675,7 @@ class Machine:
         """A unit of cheap tasks: its seeds, and after them what depends on nothing else, as long as it gets no wider."""
         plan, state, waiting = job.plan, job.state, job.waiting
         feeds_at, feeds, plain, policy = plan.feeds_at, plan.feeds, plan.plain, plan.policy
+        reads_ends = plan.reads_ends
         members = list(seeds)
         width = max(len(seeds), LANES_OF_UNIT)
         unmet: dict[int, int] = {}
@@ -593,20 +693,30 @@ class Machine:
                         fits = cheap.get(rule)
                         if fits is None:
                             fits = cheap[rule] = self._lane(job, fed) == BATCH
-                        if fits and fed not in job.alone and fed not in job.doomed:
+                        if fits and fed not in job.alone and fed not in job.doomed and not reads_ends[fed]:
                             following.append(fed)
             if len(following) > width or len(members) + len(following) > limit:
                 break
             members += following
             generation = following
         result = len(plan)
-        if job.left == len(members) and job.ending is None and state[result] == Task.PENDING and result not in members:
-            members.append(result)
+        if job.left == len(members) and job.ending is None and state[result] == Task.PENDING:
+            if result not in job.alone and not reads_ends[result]:
+                members.append(result)
         return members
 
-    def _send(self, job: Job, seeds: list[int], seat: Seat, lane: Lane) -> Dispatch:
+    def _send(
+        self,
+        job: Job,
+        members: list[int],
+        seat: Seat,
+        lane: Lane,
+        *,
+        seeds: int,
+        borrows: tuple[tuple[int, tuple[str, ...]], ...] = (),
+        upstream: tuple[DispatchId, ...] = (),
+    ) -> Dispatch:
         plan, state, where, wires = job.plan, job.state, job.where, job.wires
-        members = self._grown(job, seeds) if lane == BATCH else seeds
         self._dispatched += 1
         dispatch_id = (*self.epoch, self._dispatched)
         ids, steps, policy, policies = plan.ids, plan.steps, plan.policy, plan.policies
@@ -641,14 +751,15 @@ class Machine:
         dispatch.size = len(tasks)
         self.dispatches[dispatch_id] = dispatch
         seat.add(dispatch)
-        if timeout_s is not None and lane != BATCH:
-            self._at(self._now_ms + timeout_s * 1000 + TIMEOUT_GRACE_MS, "attempt", dispatch_id)
-        unit = Unit(dispatch_id, job.job_id, lane, parts, len(seeds), tools, job.inputs, literals, ends, (), ())
-        self._effects.append(Send(seat.name, unit))
+        self._limit(dispatch, timeout_s)
+        dispatch.exports = self.ref_edges and lane == BATCH and self._promise(job, tasks)
+        unit = Unit(dispatch_id, job.job_id, lane, parts, seeds, tools, job.inputs, literals, ends, borrows)
+        self._effects.append(Send(seat.name, unit, dispatch.exports, upstream))
         return dispatch
 
 
 NOT_ITS_FAULT = frozenset({"slow", "upstream", "cancelled", "fenced"})
 """Reasons for handing tasks back that are nobody's error."""
 
-OPEN_STATES = frozenset({Task.PENDING, Task.READY, Task.RETRYING})
+UNSENT = frozenset({Task.PENDING, Task.RETRYING})
+"""States of tasks that are neither with an agent nor queued for one."""

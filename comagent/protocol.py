@@ -57,10 +57,8 @@ class Unit(NamedTuple):
     """Values that the parts read and that were committed before."""
     ends: dict[str, tuple[str, bytes | None]]
     """Status and error of tasks whose status or error the parts read."""
-    exports: tuple[int, ...]
-    """Parts whose values other units take by object ref."""
-    borrows: tuple[tuple[int, tuple[str, ...]], ...]
-    """(part's position, paths it needs from object refs): only where a value comes by ref."""
+    borrows: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """(position of a part, paths that it needs) where something comes by object ref: a part runs only if all came."""
 
 
 class Row(NamedTuple):
@@ -83,6 +81,13 @@ class Report(NamedTuple):
     not_run: list[int]
     reason: str | None
     """Why parts were handed back: `slow`, `upstream`, `cancelled`, `fenced`; anything else is the agent's own error."""
+
+
+class Answered(NamedTuple):
+    """The reply to one report, after its commit. `won` has the outcomes that were committed before and differ."""
+
+    verdict: str
+    won: dict[int, Row]
 
 
 class Running(NamedTuple):

@@ -15,7 +15,7 @@ BATCH_TASKS = 256
 class Dispatch:
     """A unit that an agent has and has not fully answered for."""
 
-    __slots__ = ("agent", "alone", "id", "job_id", "lane", "left", "size", "tools")
+    __slots__ = ("agent", "alone", "exports", "id", "job_id", "lane", "left", "size", "tools")
 
     def __init__(
         self, id: DispatchId, job_id: str, *, agent: str, lane: Lane, tasks: dict[int, int], tools: dict[int, Any]
@@ -28,6 +28,8 @@ class Dispatch:
         """Attempt number of each task that is still unanswered."""
         self.size = len(tasks)
         self.tools = tools
+        self.exports = False
+        """Its values can be taken by object ref before they are committed here."""
         self.alone = False
         """Nothing else was on the agent while this was."""
 

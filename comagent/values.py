@@ -13,6 +13,10 @@ JSON = "json"
 SCALARS = frozenset({int, float, str, bool, type(None)})
 """Types of values that can be shared without being copied."""
 
+MAX_DEPTH = 200
+"""Levels of lists and dictionaries in a value: what one process could just write, another might not be able to read."""
+
+_TOO_DEEP = f"the result is nested deeper than {MAX_DEPTH} levels"
 _REMEDY = "Return text, numbers, true, false, null, and lists and dictionaries of them."
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -28,16 +32,22 @@ def canonical_json(value: object) -> str:
 def encode(value: Any, *, tool: str) -> bytes:
     """Canonical JSON of a tool's result: sorted keys, no spaces, UTF-8. Raises `ValueNotStorableError`."""
     kind = type(value)
-    if kind is int:
-        return b"%d" % value
     if value is None:
         return b"null"
     if kind is float and math.isfinite(value):
         return repr(value).encode()
     try:
-        return (encode_basestring(value) if kind is str else _encode(value)).encode()
+        if kind is int:
+            return b"%d" % value
+        if kind is str:
+            return encode_basestring(value).encode()
+        data = _encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueNotStorableError(tool, _problem(value, error), _REMEDY) from None
+        raise ValueNotStorableError(tool, _problem(error), _REMEDY) from None
+    # Counting is quick, and few values have so many containers.
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deep(value):
+        raise ValueNotStorableError(tool, _TOO_DEEP, _REMEDY)
+    return data
 
 
 def decode(data: bytes | memoryview) -> Any:
@@ -45,12 +55,28 @@ def decode(data: bytes | memoryview) -> Any:
     return json.loads(data if isinstance(data, bytes) else bytes(data))
 
 
-def _problem(value: Any, error: Exception) -> str:
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list | tuple)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _problem(error: Exception) -> str:
     match error:
         case UnicodeEncodeError():
             return "the result holds text that is not Unicode (a lone surrogate)"
         case RecursionError():
-            return "the result is nested too deeply, or contains itself"
+            return _TOO_DEEP
+        case ValueError() if "Circular reference" in str(error):
+            return "the result contains itself"
         case TypeError() if "is not JSON serializable" in str(error):
             kind = str(error).removeprefix("Object of type ").removesuffix(" is not JSON serializable")
             return f"the result holds a {kind}, which JSON has no form for"

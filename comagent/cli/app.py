@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
-from comagent.cli import cancel, jobs, resume, run, show, tools, validate
+from comagent.cli.cancel import cancel
+from comagent.cli.jobs import jobs
+from comagent.cli.resume import resume
+from comagent.cli.run import run
 from comagent.cli.screen import complain
+from comagent.cli.show import show
+from comagent.cli.tools import app as tools
+from comagent.cli.validate import validate
 from comagent.errors import CannotConnectError, ComAgentError, InputError
 
 app = typer.Typer(
@@ -34,8 +40,9 @@ def comagent(
 ) -> None:
     """Runs graphs of agents' tasks on Ray, and goes on after a crash without repeating finished work.
 
-    The folder COMAGENT_HOME (~/.comagent) keeps the jobs. Exit codes: 0 succeeded, 1 any other end of a job,
-    2 bad usage or bad input, 3 cannot connect, 130 interrupted.
+    The folder COMAGENT_HOME (~/.comagent) keeps the jobs.
+
+    Exit codes: 0 succeeded, 1 any other end of a job, 2 bad usage or input, 3 cannot connect, 130 interrupted.
     """
 
 
@@ -44,13 +51,13 @@ def version() -> None:
     print(f"comagent {installed('comagent')} (ray {installed('ray')}, python {python_version()})")
 
 
-app.command()(run.run)
-app.command()(validate.validate)
-app.command()(resume.resume)
-app.command()(jobs.jobs)
-app.command()(show.show)
-app.command()(cancel.cancel)
-app.add_typer(tools.app, name="tools")
+app.command()(run)
+app.command()(validate)
+app.command()(resume)
+app.command()(jobs)
+app.command()(show)
+app.command()(cancel)
+app.add_typer(tools, name="tools")
 app.command()(version)
 
 

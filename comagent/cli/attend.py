@@ -13,8 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import psutil
@@ -33,7 +32,8 @@ CANCEL_S = 5.0
 TICK_S = 0.1
 PAUSE_S = 0.05
 """Between two questions: what happens meanwhile is told together."""
-POLL_S = 20.0
+POLL_S = 0.5
+"""What has begun since the last answer is only in the next one, so nobody waits long for that."""
 SHOWN_JOBS = 20
 STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
@@ -76,7 +76,11 @@ class _Closed(NamedTuple):
     problem: BaseException | None
 
 
-_News = _Began | Progress | tuple[JobView, ...] | list[End] | _Closed | signal.Signals
+class _Views(NamedTuple):
+    views: list[JobView]
+
+
+_News = _Began | Progress | _Views | list[End] | _Closed | signal.Signals
 _Inbox = queue.SimpleQueue[_News]
 
 
@@ -97,7 +101,7 @@ def attend(
     began: _Began | None = None
     ends: list[End] | None = None
     stop_s: float | None = None
-    with _listening(inbox):
+    with _Ear(inbox) as ear:
         display.starting("starting a local Ray")
         threading.Thread(target=_work, args=(config, begin, inbox), name="run", daemon=True).start()
         while True:
@@ -111,12 +115,14 @@ def attend(
             match news:
                 case _Began():
                     began = news
+                    # Ray's start puts a handler before ours that prints a stack.
+                    ear.listen()
                     if began.job_ids:
                         display.began(board(began.job_ids))
                 case Progress():
                     display.progress(news)
-                case tuple():
-                    display.views(news)
+                case _Views(views):
+                    display.views(views)
                 case list():
                     ends = news
                     display.tick()
@@ -130,27 +136,30 @@ def attend(
                 case signal.SIGINT if began is not None and ends is None and stop_s is None:
                     stop_s = time.monotonic() + CANCEL_S
                     what = "the job" if len(began.job_ids) == 1 else "the jobs"
-                    display.note(f"Ctrl-C: cancelling {what}. Press it again to stop at once and keep {what} resumable.")
+                    again = f"Press it again to stop at once and keep {what} resumable."
+                    display.note(f"Ctrl-C: cancelling {what}. {again}")
                     threading.Thread(target=_cancel, args=began, daemon=True).start()
                 case signal.Signals():
                     _stop(display, None if ends is not None else began, STOPS[news], news)
 
 
-@contextmanager
-def _listening(inbox: _Inbox) -> Iterator[None]:
-    """Signals go to the inbox, except those that this process was told to ignore, as `nohup` does."""
-    before = {number: signal.getsignal(number) for number in STOPS}
+class _Ear:
+    """Puts signals into an inbox, except those that this process was told to ignore, as `nohup` does."""
 
-    def put(number: int, _frame: object) -> None:
-        inbox.put(signal.Signals(number))
+    def __init__(self, inbox: _Inbox):
+        self._inbox = inbox
+        self._before = {n: handler for n in STOPS if (handler := signal.getsignal(n)) != signal.SIG_IGN}
 
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, put)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def listen(self) -> None:
+        for number in self._before:
+            signal.signal(number, lambda heard, _: self._inbox.put(signal.Signals(heard)))
+
+    def __enter__(self) -> "_Ear":
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
@@ -184,10 +193,10 @@ def _cancel(client: "Client", job_ids: Sequence[str]) -> None:
 def _work(config: Config, begin: "Callable[[Client], list[str]]", inbox: _Inbox) -> None:
     problem: BaseException | None = None
     try:
-        # Ray tells of its modes at every start, and that it leaves SIGTERM alone, as it should here.
-        logging.getLogger("ray").setLevel(logging.ERROR)
         from comagent.embedded import connect
 
+        # Ray tells of its modes at every start, and that it leaves SIGTERM alone, as it should here.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         with connect(config=config) as client:
             job_ids = begin(client)
             inbox.put(_Began(client, job_ids))
@@ -218,7 +227,7 @@ def _follow_all(client: "Client", job_ids: Sequence[str], inbox: _Inbox) -> None
         views = client.wait_any(list(left.values()), 1.0)
         if not views:
             views = {job_id: client.view(job_id) for job_id in list(left)[:SHOWN_JOBS]}
-        inbox.put(tuple(views.values()))
+        inbox.put(_Views(list(views.values())))
         left = {job_id: job for job_id, job in left.items() if job_id not in views or not views[job_id].over}
 
 

@@ -20,12 +20,12 @@ def cancel(job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.
         if record is None:
             raise UnknownJobError(job)
         if record.ended_ms is not None:
-            raise ConflictError(job, f"it has ended already: {record.status.replace('_', ' ')}. There is nothing to cancel.")
+            status = record.status.replace("_", " ")
+            raise ConflictError(job, f"it has ended already: {status}. There is nothing to cancel.")
         lease = coordination.lease(record.shard)
     if lease is None or is_dead(lease):
-        raise ConflictError(
-            job, f"its run is gone, and nothing of it runs. `comagent resume {job}` goes on with it; Ctrl-C cancels it then."
-        )
+        resume = f"`comagent resume {job}` goes on with it; Ctrl-C cancels it then."
+        raise ConflictError(job, f"its run is gone, and nothing of it runs. {resume}")
     process = driver(lease)
     where = "in another place" if process is None else f"in process {process.pid}"
     how = "" if process is None else f", or run `kill -INT {process.pid}`"

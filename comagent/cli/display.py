@@ -4,15 +4,15 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from comagent.cli.board import TROUBLE, Board, Line, ending
+from comagent.cli.board import TROUBLE, Board, Line
 from comagent.cli.screen import STYLES, clean, console, duration, say, tally
 from comagent.job_view import JobView, Progress
 
@@ -24,55 +24,39 @@ NAMED = 8
 """Tasks that ended together and are named in one line; of more, their number is told."""
 
 
-class Display(Protocol):
-    """What shows the progress of a run."""
-
-    def starting(self, what: str) -> None: ...
-    def began(self, board: Board) -> None: ...
-    def progress(self, news: Progress) -> None: ...
-    def views(self, views: Sequence[JobView]) -> None: ...
-    def note(self, text: str) -> None:
-        """Something to be read whatever else is shown."""
-
-    def tick(self) -> None:
-        """Called a few times a second, and after everything else."""
-
-    def close(self) -> None:
-        """Nothing more comes. Closing twice is fine."""
-
-
-def display_for(*, quiet: bool) -> Display:
+def display_for(*, quiet: bool) -> "Display":
     if quiet:
-        return Quiet()
+        return Display()
     return Drawing() if sys.stderr.isatty() and not console(stderr=True).is_dumb_terminal else Lines()
 
 
-class Quiet:
-    """Says only what has to be said."""
+class Display:
+    """What is told about a run. This one says only what has to be said; the others say more."""
 
     def starting(self, what: str) -> None:
-        """Not said."""
+        """Something begins that takes seconds."""
 
     def began(self, board: Board) -> None:
-        """Not said."""
+        """The jobs are there. Their progress goes to `board`."""
 
     def progress(self, news: Progress) -> None:
-        """Not said."""
+        """Something happened to the job, if it is only one."""
 
     def views(self, views: Sequence[JobView]) -> None:
-        """Not said."""
+        """How some of several jobs stand."""
 
     def note(self, text: str) -> None:
+        """Something to be read whatever else is shown."""
         say(text)
 
     def tick(self) -> None:
-        """Nothing moves."""
+        """Time has passed: called a few times a second."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing more comes, notes excepted. Closing twice is fine."""
 
 
-class Lines:
+class Lines(Display):
     """A line for each end, each attempt that failed and each start of a long task."""
 
     def __init__(self) -> None:
@@ -97,9 +81,6 @@ class Lines:
         assert self._board is not None
         self._tell(self._board.seen(views))
 
-    def note(self, text: str) -> None:
-        say(text)
-
     def tick(self) -> None:
         board = self._board
         if board is None:
@@ -116,8 +97,8 @@ class Lines:
 
     def close(self) -> None:
         board, self._board = self._board, None
-        if board is not None:
-            say(f"{ending(board)} in {duration(time.monotonic() - self._began_s)}")
+        if board is not None and board.over:
+            say(board.ending(time.monotonic() - self._began_s))
 
     def _tell(self, changed: Sequence[Line]) -> None:
         assert self._board is not None
@@ -132,7 +113,11 @@ class Lines:
                 say(f"  {line.text()}")
 
 
-class Drawing:
+FIGURES = 32
+"""Characters of a line for status and time."""
+
+
+class Drawing(Display):
     """A table that is drawn anew."""
 
     def __init__(self) -> None:
@@ -162,7 +147,7 @@ class Drawing:
 
     def note(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            self._console.print(Text(clean(text)))
+            self._console.print(Text(clean(text)), soft_wrap=True)
 
     def tick(self) -> None:
         with contextlib.suppress(OSError):
@@ -201,10 +186,13 @@ class Drawing:
         if len(lines) > room:
             lines.sort(key=lambda line: (line.status not in TROUBLE, line.status != "running"))
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 1), expand=False)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=None, max_width=max(10, self._console.width // 3))
+        widest = max((cell_len(line.name) for line in lines[:room]), default=0)
+        names = min(widest, max(10, self._console.width // 3))
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=names)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, justify="right")
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        # Only notes are cut where there is no room.
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(1, self._console.width - names - FIGURES))
         for line in lines[:room]:
             status = line.status.replace("_", " ")
             if line.attempt > 1:

@@ -19,7 +19,8 @@ def read_config() -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"COMAGENT_{str(first['loc'][0]).removeprefix('COMAGENT_').upper()}"
-        problem = f"{name}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}. Correct or unset the variable."
+        what = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        problem = f"{name}={first['input']}: {what}. Correct or unset the variable."
         raise typer.BadParameter(problem, param_hint="the environment") from None
 
 

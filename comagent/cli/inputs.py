@@ -1,7 +1,7 @@
 """Inputs of a job from the command line."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 

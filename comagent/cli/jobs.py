@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comagent.cli.screen import STYLES, clean, clock, console, duration, say
+from comagent.cli.screen import STYLES, age, clean, console, duration, print_table, say
 from comagent.nearest import did_you_mean
 from comagent.states import JOB_STATUSES
 
 if TYPE_CHECKING:
     from comagent.coordination import Coordination
     from comagent.store.base import JobRecord
+
+
+OTHERS = 68
+"""Characters of a line that are not the process's name."""
 
 
 def jobs(
@@ -78,12 +82,11 @@ def _print_table(records: "list[JobRecord]", gone: set[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    out = console()
-    table = Table(box=None, header_style="bold" if out.is_terminal else "", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("JOB", no_wrap=True, min_width=36)
-    table.add_column("PROCESS", no_wrap=True, overflow="ellipsis")
+    table.add_column("PROCESS", no_wrap=True, overflow="ellipsis", max_width=max(7, console().width - OTHERS))
     table.add_column("STATUS", no_wrap=True)
-    table.add_column("SUBMITTED", no_wrap=True)
+    table.add_column("AGE", no_wrap=True, justify="right")
     table.add_column("TOOK", no_wrap=True, justify="right")
     for record in records:
         resumable = record.job_id in gone
@@ -92,17 +95,7 @@ def _print_table(records: "list[JobRecord]", gone: set[str]) -> None:
             record.job_id,
             Text(clean(record.process_name)),
             Text(status, STYLES.get(record.status, "") if not resumable else "magenta"),
-            clock(record.submitted_ms),
+            age(time.time() - record.submitted_ms / 1000),
             took_text(record, gone=resumable),
         )
-    if out.is_terminal:
-        out.print(table)
-    else:
-        print_wide(table)
-
-
-def print_wide(table: Any) -> None:
-    """A table for a pipe: nothing is cut to fit a screen."""
-    from rich.console import Console
-
-    Console(markup=False, emoji=False, highlight=False, width=10_000, soft_wrap=True).print(table)
+    print_table(table, least=OTHERS + 7)

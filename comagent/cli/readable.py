@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_./%()+=,;-]*(?: [A-Za-z0-9_./%()+=,;-]+)*")
-_NOT_TEXT = re.compile(r"(?:true|false|null|yes|no|on|off|y|n|~|\.inf|\.nan|[-+.]?[0-9].*|[.]+)", re.IGNORECASE)
+_NOT_TEXT = re.compile(r"(?:true|false|null|yes|no|on|off|~|\.inf|\.nan|[-+.]?[0-9].*|[.]+)", re.IGNORECASE)
 _UNFIT_FOR_BLOCK = re.compile(r"[^\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ ](?:\n|$)")
 
 

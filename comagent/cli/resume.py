@@ -11,7 +11,7 @@ from comagent.errors import ConflictError, UnknownJobError
 if TYPE_CHECKING:
     from comagent.cli.attend import Attended, End
     from comagent.config import Config
-    from comagent.coordination import Coordination, Lease
+    from comagent.coordination import Coordination
     from comagent.store import Store
     from comagent.store.base import JobRecord
 

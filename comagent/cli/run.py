@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from comagent.cli.screen import count, say
+from comagent.cli.screen import say
 
 
 def run(
@@ -42,17 +42,24 @@ def run(
         which = "an unfinished job" if left == 1 else f"{left:,} unfinished jobs"
         say(f"Earlier runs have left {which}: `comagent resume --all` goes on with {'it' if left == 1 else 'them'}.")
 
-    from comagent.cli.attend import attend
+    from comagent.cli.attend import End, attend
     from comagent.cli.board import Board
     from comagent.cli.display import display_for
     from comagent.cli.report import end_document, print_end, print_json
 
     process = prepared.process
+
+    def on_end(end: End) -> None:
+        if end.outputs is not None:
+            # As they are written in the process: the store keeps them sorted.
+            end = end._replace(outputs={name: end.outputs[name] for name in process.outputs or end.outputs})
+        print_json(end_document(end)) if as_json else print_end(end)
+
     attended = attend(
         config,
         lambda client: [client.submit(prepared, inputs).job_id],
         board=lambda ids: Board(f"{process.name}, job {ids[0]}", [task.id for task in process.tasks], noun="task"),
         display=display_for(quiet=quiet),
-        on_end=lambda ends: print_json(end_document(ends[0])) if as_json else print_end(ends[0]),
+        on_end=lambda ends: on_end(ends[0]),
     )
     raise typer.Exit(attended.exit_code)

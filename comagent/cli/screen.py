@@ -4,10 +4,15 @@ import contextlib
 import re
 import sys
 from datetime import datetime
+from io import StringIO
 
 from rich.console import Console
+from rich.table import Table
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+WIDE = 10_000
+"""Characters of a line where nothing has to be cut."""
 
 STYLES = {
     "succeeded": "green",
@@ -28,6 +33,18 @@ STYLES = {
 def console(*, stderr: bool = False) -> Console:
     """A console that prints texts as they are: what looks like markup in a task's name is none."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def print_table(table: Table, *, least: int = 60) -> None:
+    """A table on stdout: cut to the width of a terminal, in full where there is none or a narrower one than `least`."""
+    out = console()
+    if out.is_terminal and out.width >= least:
+        out.print(table)
+        return
+    wide = Console(file=StringIO(), width=WIDE, markup=False, emoji=False, highlight=False)
+    with wide.capture() as captured:
+        wide.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def say(text: str) -> None:
@@ -68,6 +85,14 @@ def duration(seconds: float) -> str:
 def clock(at_ms: float) -> str:
     """Date and time where the reader is."""
     return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def age(seconds: float) -> str:
+    """How long ago, in one figure: `45 s`, `3 min`, `5 h`, `12 d`."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def count(number: int, noun: str) -> str:

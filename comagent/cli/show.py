@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comagent.cli.screen import STYLES, clean, clock, console, count, duration, say, shortened, tally
+from comagent.cli.screen import STYLES, clean, clock, count, duration, print_table, shortened, tally
 from comagent.errors import UnknownJobError
 
 if TYPE_CHECKING:
@@ -136,8 +136,6 @@ def _print_tasks(record: "JobRecord", rows: "list[ProgressRow]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from comagent.cli.jobs import print_wide
-
     ended = {row.outcome.task: row.outcome for row in rows}
     ids = [task["id"] for task in json.loads(record.process_doc)["tasks"]]
     shown = ids
@@ -145,8 +143,7 @@ def _print_tasks(record: "JobRecord", rows: "list[ProgressRow]") -> None:
         shown = [task for task in ids if task in ended and ended[task].status != "succeeded"][:TASKS]
     if not shown:
         return
-    out = console()
-    table = Table(box=None, header_style="bold" if out.is_terminal else "", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("TASK", no_wrap=True, overflow="ellipsis", max_width=40)
     table.add_column("STATUS", no_wrap=True)
     table.add_column("ATTEMPT", no_wrap=True, justify="right")
@@ -168,10 +165,7 @@ def _print_tasks(record: "JobRecord", rows: "list[ProgressRow]") -> None:
             Text(_result(outcome.result, outcome.document, outcome.error)),
         )
     print()
-    if out.is_terminal:
-        out.print(table)
-    else:
-        print_wide(table)
+    print_table(table)
     if len(ids) > len(shown):
         print(f"and {count(len(ids) - len(shown), 'task')} not shown; `--json` has all")
 
@@ -209,14 +203,19 @@ def _print_events(record: "JobRecord", events: "list[EventRow]") -> None:
     for row in events[:EVENTS]:
         event = row.event
         after = duration((event.at_ms - record.submitted_ms) / 1000)
-        about = "" if event.task is None else f' of "{clean(event.task)}"'
-        body = json.loads(event.body)
-        if isinstance(body, dict) and isinstance(body.get("error"), dict):
-            body = body | {"error": {k: v for k, v in body["error"].items() if k != "traceback"}}
-        shown = shortened(json.dumps(body, ensure_ascii=False), RESULT_CHARS)
-        print(f"  after {after}: {event.kind.replace('_', ' ')}{about} {shown}")
+        print(f"  after {after}: {_event(event.kind, event.task, json.loads(event.body))}")
     if len(events) > EVENTS:
         print(f"  and {len(events) - EVENTS} more; `--json` has all")
+
+
+def _event(kind: str, task: str | None, body: dict[str, Any]) -> str:
+    from comagent.cli.board import error_text
+
+    if kind == "attempt_failed":
+        again = f" (tried again in {duration(body['retry_in_s'])})" if body.get("retry_in_s") is not None else ""
+        return f"attempt {body['attempt']} of {clean(str(task))} failed: {error_text(body['error'])}{again}"
+    about = "" if task is None else f" {clean(task)}"
+    return f"{kind.replace('_', ' ')}{about} {shortened(json.dumps(body, ensure_ascii=False), RESULT_CHARS)}"
 
 
 def _error(error: bytes | None) -> dict[str, Any] | None:

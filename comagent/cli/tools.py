@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from comagent.cli.screen import console
+from comagent.cli.screen import print_table
 
 app = typer.Typer(help="List the tools, or show one.")
 
@@ -20,7 +20,6 @@ def tools(
         return
     from rich.table import Table
 
-    from comagent.cli.jobs import print_wide
     from comagent.cli.report import print_json
     from comagent.tools.registry import catalogue
 
@@ -28,16 +27,12 @@ def tools(
     if as_json:
         print_json([spec.to_document() for spec in specs])
         return
-    out = console()
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
     for spec in specs:
         table.add_row(spec.name, spec.summary)
-    if out.is_terminal:
-        out.print(table)
-    else:
-        print_wide(table)
+    print_table(table)
 
 
 @app.command("show")

@@ -52,6 +52,8 @@ class Run:
     def __init__(self, home: Path, *arguments: str, program: Sequence[str] = (str(DRIVER),)):
         self.home = home
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.noise: list[str] = []
+        """Lines on standard output that the program did not write."""
         self._errors = (home.parent / f"{home.name}.{time.monotonic_ns()}.stderr").open("w+")
         environment = {**os.environ, "COMAGENT_HOME": str(home)}
         self._popen = subprocess.Popen(
@@ -69,7 +71,10 @@ class Run:
     def _read(self) -> None:
         assert self._popen.stdout is not None
         for line in self._popen.stdout:
-            self._lines.put(json.loads(line))
+            try:
+                self._lines.put(json.loads(line))
+            except json.JSONDecodeError:
+                self.noise.append(line)
         self._lines.put(None)
 
     def told(self, key: str, *, within_s: float = 100.0) -> Any:
@@ -140,6 +145,9 @@ class Run:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._popen.wait(30)
+        self._reader.join(30)
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
         self._errors.close()
 
 

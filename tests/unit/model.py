@@ -21,6 +21,7 @@ from comagent.machine import (
     Kill,
     Lost,
     Machine,
+    Release,
     Reported,
     Restored,
     Retire,
@@ -29,7 +30,21 @@ from comagent.machine import (
     Submitted,
 )
 from comagent.plan import OUTPUTS, Plan
-from comagent.protocol import AGAIN, BATCH, OK, STALE, Epoch, Part, Report, Row, Running, Unit
+from comagent.protocol import (
+    AGAIN,
+    BATCH,
+    OK,
+    STALE,
+    Answered,
+    DispatchId,
+    Epoch,
+    Part,
+    Report,
+    Row,
+    Running,
+    Unit,
+    Wire,
+)
 from comagent.states import JOB_ENDS, TASK_BY_LABEL, Task
 from comagent.store.base import (
     Committed,
@@ -191,6 +206,8 @@ class Hand:
     rows: list[Row] = field(default_factory=list)
     not_run: list[int] = field(default_factory=list)
     """Positions of what must not run, because something before it did not succeed."""
+    brought: Mapping[str, Wire] = field(default_factory=dict)
+    """Values that came by object ref."""
     current: int | None = None
     stopped: bool = False
     """Its attempt was told to stop."""
@@ -207,18 +224,45 @@ class Agent:
     lost: bool = False
     """Its owner was told that it is dead: nothing new comes, what it has goes on."""
     hands: list[Hand] = field(default_factory=list)
-    transit: list[tuple[Epoch, Unit]] = field(default_factory=list)
+    transit: list[tuple[Epoch, Send]] = field(default_factory=list)
+    exports: dict[DispatchId, dict[str, Wire]] = field(default_factory=dict)
+    """Values of units that others wait for, as far as they are committed."""
+    cancelled: set[str] = field(default_factory=set)
     outbox: list[Report] = field(default_factory=list)
     unanswered: list[Report] = field(default_factory=list)
     tainted: bool = False
 
     def deliver(self) -> bool:
-        units, self.transit = self.transit, []
-        for epoch, unit in units:
-            if epoch == self.epoch:
-                parts = [Part._make(part) for part in unit.parts]
-                self.hands.append(Hand(unit._replace(parts=parts), list(range(len(parts)))))
-        return bool(units)
+        arrived, self.transit = self.transit, []
+        for epoch, send in arrived:
+            if epoch != self.epoch:
+                continue
+            waits = [dispatch for dispatch in send.upstream if dispatch not in self.world.values]
+            lost = [dispatch for dispatch in send.upstream if self.world.values.get(dispatch, {}) is None]
+            if lost:
+                self.owner.unstarted(self, send.unit)
+            elif waits:
+                self.transit.append((epoch, send))
+            else:
+                self._start(send)
+        return len(self.transit) < len(arrived)
+
+    def _start(self, send: Send) -> None:
+        parts = [Part._make(part) for part in send.unit.parts]
+        brought: dict[str, Wire] = {}
+        for dispatch in send.upstream:
+            brought.update(self.world.values[dispatch] or {})
+        missing = [position for position, paths in send.unit.borrows if any(path not in brought for path in paths)]
+        if send.unit.job_id in self.cancelled:
+            missing = list(range(len(parts)))
+        todo = [position for position in range(len(parts)) if position not in missing]
+        hand = Hand(send.unit._replace(parts=parts), todo, brought=brought)
+        if send.exports:
+            self.exports[send.unit.dispatch] = {}
+        if missing:
+            self._say(hand, [], missing, "upstream")
+        if todo:
+            self.hands.append(hand)
 
     def busy(self) -> list[Hand]:
         """Hands that can go on: all, but of the cheap units only the first."""
@@ -261,6 +305,8 @@ class Agent:
         start, now = self.world.now_ms, self.world.now_ms
         if part.path == OUTPUTS:
             return Row(part.index, part.attempt, Task.SUCCEEDED, start, now, value_of(part.path))
+        if part.path in self.world.stuck:
+            return None
         if hand.stopped:
             return Row(part.index, part.attempt, Task.CANCELLED, start, now, _error("Cancelled"))
         play = self.world.plays.get(part.path, Play())
@@ -284,6 +330,7 @@ class Agent:
         return bool(back)
 
     def cancel(self, job_id: str) -> None:
+        self.cancelled.add(job_id)
         for hand in [hand for hand in self.hands if hand.unit.job_id == job_id]:
             if hand.todo:
                 self.hand_back(hand, "cancelled")
@@ -300,12 +347,28 @@ class Agent:
     def send(self) -> None:
         self.owner.hear(self, self.epoch, list(self.unanswered))
 
-    def answered(self, reports: list[Report], answers: list[str]) -> None:
+    def answered(self, reports: list[Report], answers: list[Answered]) -> None:
         if reports != self.unanswered:
             return
-        again = [report for report, answer in zip(reports, answers, strict=True) if answer == AGAIN]
-        self.outbox = again + self.outbox
         self.unanswered = []
+        again = []
+        for report, answer in zip(reports, answers, strict=True):
+            if answer.verdict == AGAIN:
+                again.append(report)
+            elif report.dispatch in self.exports:
+                self._settle(report, answer)
+        self.outbox = again + self.outbox
+
+    def _settle(self, report: Report, answer: Answered) -> None:
+        plan = self.world.plans[report.job_id]
+        values = self.exports[report.dispatch]
+        for row in report.rows:
+            committed = answer.won.get(row[0], row)
+            if committed[2] == Task.SUCCEEDED:
+                assert committed[5] is not None
+                values[plan.ids[row[0]]] = committed[5]
+        if all(hand.unit.dispatch != report.dispatch for hand in self.hands):
+            self.world.values[report.dispatch] = self.exports.pop(report.dispatch)
 
     def fence(self, epoch: Epoch, owner: "Owner") -> list[Running]:
         """Drops what it has not begun, and says what it has in hand."""
@@ -326,7 +389,18 @@ class Agent:
             parts = [(row[0], row[1]) for row in report.rows]
             running.append(Running(report.dispatch, report.job_id, parts, "async"))
         self.outbox, self.unanswered = self.unanswered + self.outbox, []
+        kept = {each.dispatch for each in running}
+        self._lose_exports([dispatch for dispatch in self.exports if dispatch not in kept])
         return running
+
+    def end(self) -> None:
+        self._lose_exports(list(self.exports))
+        self._lose_exports([send.unit.dispatch for _, send in self.transit if send.exports])
+
+    def _lose_exports(self, dispatches: list[DispatchId]) -> None:
+        for dispatch in dispatches:
+            self.exports.pop(dispatch, None)
+            self.world.values[dispatch] = None
 
 
 def _error(kind: str) -> bytes:
@@ -341,6 +415,7 @@ class Owner:
         self.machine = machine
         self.inbox: list[Event] = []
         self.admissions: dict[str, JobRow] = {}
+        self.exported: set[DispatchId] = set()
         self.unread: list[str] = []
         """Jobs to be read anew, after a refused commit."""
 
@@ -348,7 +423,12 @@ class Owner:
         if epoch == self.machine.epoch:
             self.inbox.append(Reported((agent, reports), agent.name, reports, agent.tainted))
         else:
-            agent.answered(reports, [STALE for _ in reports])
+            agent.answered(reports, [Answered(STALE, {}) for _ in reports])
+
+    def unstarted(self, agent: Agent, unit: Unit) -> None:
+        """An object ref of a unit was lost, so that it cannot start."""
+        back = Report(unit.dispatch, unit.job_id, [], [part[0] for part in unit.parts], "upstream")
+        self.inbox.append(Reported((agent, [back]), agent.name, [back], tainted=False))
 
     def read(self) -> bool:
         unread, self.unread = self.unread, []
@@ -387,11 +467,16 @@ class Owner:
                 self.unread.append(change.job.job_id)
         for effect in step.effects:
             match effect:
-                case Send(name, unit):
-                    if unit.job_id not in gone:
-                        world.on_send(self, name, unit)
+                case Send() as send:
+                    if send.unit.job_id not in gone:
+                        assert self.exported.issuperset(send.upstream), "values are taken that are not there any more"
+                        if send.exports:
+                            self.exported.add(send.unit.dispatch)
+                        world.on_send(self, send)
+                case Release(dispatch):
+                    self.exported.discard(dispatch)
                 case Answer((agent, reports), answers):
-                    agent.answered(reports, [_answer(verdicts.get(job_id)) for job_id, _, _ in answers])
+                    agent.answered(reports, [_answer(verdicts.get(job_id), won) for job_id, _, won in answers])
                 case CancelAt(name, job_id):
                     if (found := self._reach(name)) is not None:
                         found.cancel(job_id)
@@ -406,8 +491,8 @@ class Owner:
         return agent if agent is not None and agent.epoch == self.machine.epoch else None
 
 
-def _answer(verdict: Verdict | None) -> str:
-    return STALE if isinstance(verdict, Stale) else AGAIN if isinstance(verdict, Refused) else OK
+def _answer(verdict: Verdict | None, won: dict[int, Row]) -> Answered:
+    return Answered(STALE if isinstance(verdict, Stale) else AGAIN if isinstance(verdict, Refused) else OK, won)
 
 
 class World:
@@ -420,8 +505,12 @@ class World:
         self.plays: dict[str, Play] = {}
         self.held: set[str] = set()
         """Tasks whose attempts go on until they are let go."""
+        self.stuck: set[str] = set()
+        """The same, but they can't even be stopped."""
         self.sent: list[tuple[str, Unit]] = []
         """Everything that was sent, and to whom."""
+        self.values: dict[DispatchId, dict[str, Wire] | None] = {}
+        """What units export, once all of it is committed; None where it is lost."""
         self.agents: dict[str, Agent] = {}
         self.zombies: list[Owner] = []
         self._machine = machine
@@ -459,18 +548,19 @@ class World:
         """The owner is told that an agent is dead. It lives on, unheard of, until it is killed."""
         agent = self.agents[name]
         agent.lost = True
-        agent.transit.clear()
         agent.owner.inbox.append(Lost(name, blame))
 
     def die(self, name: str) -> None:
         """An agent ends, with all that it has."""
         agent = self.agents.pop(name)
+        agent.end()
         if not agent.lost:
             agent.owner.inbox.append(Lost(name, True))
 
     def kill(self, owner: Owner, name: str) -> None:
         """The owner ends an agent and starts another, unless it did that before."""
-        self.agents.pop(name, None)
+        if name in self.agents:
+            self.agents.pop(name).end()
         if owner is self.owner and len(self.healthy()) < self._size:
             self.join(owner)
 
@@ -501,7 +591,7 @@ class World:
 
     def settle(self) -> None:
         """Everything that can happen now happens; no time passes but what attempts take."""
-        for _ in range(10_000):
+        for _ in range(500):
             self.step()
             if not self._go_on():
                 return
@@ -534,9 +624,9 @@ class World:
             if all(entry.record.ended_ms is not None for entry in self.store.jobs.values()):
                 return
             due = self.owner.machine.next_timer_ms()
-            assert due is not None, f"nothing more happens: {self.statuses()}"
+            assert due is not None, "nothing more happens, and not all jobs have ended"
             self.now_ms = max(self.now_ms, due)
-        raise AssertionError(f"the jobs do not end: {self.statuses()}")
+        raise AssertionError("the jobs do not end")
 
     # What became of it -----------------------------------------------------------------------------------------------
 
@@ -573,12 +663,14 @@ class World:
     def on_commit(self, owner: Owner, change: Change) -> None:
         """Called after a job's change became durable, before its effects."""
 
-    def on_send(self, owner: Owner, name: str, unit: Unit) -> None:
+    def on_send(self, owner: Owner, send: Send) -> None:
         """Called for each unit that leaves the owner."""
-        self.sent.append((name, unit))
-        agent = self.agents.get(name)
+        self.sent.append((send.agent, send.unit))
+        agent = self.agents.get(send.agent)
         if agent is not None and not agent.lost:
-            agent.transit.append((owner.machine.epoch, unit))
+            agent.transit.append((owner.machine.epoch, send))
+        elif send.exports:
+            self.values[send.unit.dispatch] = None
 
     def check_inputs(self, hand: Hand) -> None:
         """Called when an agent begins an attempt: what it reads must be in the unit, or have been made by it."""
@@ -588,12 +680,15 @@ class World:
         plan = self.plans[unit.job_id]
         made = {row.index for row in hand.rows if row.status == Task.SUCCEEDED}
         earlier = {other.index for other in unit.parts[: hand.current]}
+        if not plan.plain[part.index]:
+            return
         for need in plan.needs_of(part.index):
             assert need not in earlier or need in made, f"{part.path} runs in its unit before what it needs"
             path = plan.ids[need]
             committed = self.store.jobs[unit.job_id].outcomes.get(path)
             if need in plan.uses_of(part.index) and committed is not None and committed.outcome.status == "succeeded":
-                assert need in made or unit.literals.get(path) == value_of(path), f"{part.path} lacks {path}"
+                wire = unit.literals.get(path, hand.brought.get(path))
+                assert need in made or wire == value_of(path), f"{part.path} lacks {path}"
 
 
 __all__ = ["FAIL", "OUTPUTS", "SKIP", "TASK_BY_LABEL", "Agent", "Hand", "Owner", "Play", "World", "plan_of", "process", "task"]

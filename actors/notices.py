@@ -13,6 +13,8 @@ from comagent.protocol import BATCH, Unit, Wire
 from comagent.states import JOB_ENDS
 
 RETRY_S = 0.5
+SILENCE_S = 10.0
+"""A supervisor that takes longer to take a notice is replaced."""
 
 
 class Notice(NamedTuple):
@@ -86,8 +88,12 @@ class Notices:
                     try:
                         if self._handle is None:
                             self._handle = await asyncio.to_thread(ray.get_actor, self._name, NAMESPACE)
-                        await self._handle.notice.remote(notices)
+                        await asyncio.wait_for(self._handle.notice.remote(notices), SILENCE_S)
                         break
+                    except TimeoutError:
+                        # It stands still, which Ray does not notice: ended, it is started anew.
+                        await asyncio.to_thread(ray.kill, self._handle, no_restart=False)
+                        self._handle = None
                     except (RayError, ValueError):
                         self._handle = None
                         await asyncio.sleep(RETRY_S)

@@ -130,7 +130,8 @@ class CoroutineCall:
     def _done(self, task: "asyncio.Task[Ended]") -> None:
         self._left = True
         ended = Ended(None, told("CancelledError", "it was cancelled")) if task.cancelled() else task.result()
-        self._home.call_soon_threadsafe(_settle, self.ended, ended)
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+            self._home.call_soon_threadsafe(_settle, self.ended, ended)
 
 
 class CoroutineThread:

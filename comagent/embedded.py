@@ -82,6 +82,8 @@ class Embedded:
             )
         except Exception as error:
             raise CannotConnectError("a local Ray", str(error), "Run `comagent doctor`.") from error
+        # Ray tells of actors that die on standard output, which belongs to results; none of its settings turns that off.
+        ray._private.worker._worker_logs_enabled = False
         self._remember_processes()
         supervisor = supervisor_name(self.shard)
         scheduler = scheduler_name(self.shard, 1)

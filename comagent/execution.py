@@ -222,10 +222,9 @@ class Executor:
         """A unit is over, but for what was handed back before."""
         if self._hands.pop(hand.unit.dispatch, None) is None:
             return
-        news = hand.news()
-        if news or not_run or tainted:
-            reason = "upstream" if not_run else None
-            self._report(Report(hand.unit.dispatch, hand.unit.job_id, news, not_run, reason), tainted)
+        # Even if all of it was reported before: this report says that no more will come.
+        reason = "upstream" if not_run else None
+        self._report(Report(hand.unit.dispatch, hand.unit.job_id, hand.news(), not_run, reason), tainted)
 
     def go_home(self) -> None:
         """Back to the folder in which this process was started, should a tool have left it."""
@@ -390,7 +389,8 @@ class _BatchLane:
             executor.go_home()
             not_run = self._run_unit(hand)
             self.current = None
-            self._loop.call_soon_threadsafe(executor.finished, hand, not_run)
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by the time a slow tool returns
+                self._loop.call_soon_threadsafe(executor.finished, hand, not_run)
 
     def _run_unit(self, hand: Hand) -> list[int]:
         """Runs the parts that nobody takes back; returns what must not run, because something before it failed."""

@@ -53,7 +53,7 @@ def _own_traceback(error: BaseException) -> str:
     while place is not None and place.tb_frame.f_code.co_filename.startswith(_HERE):
         place = place.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, place))
+        return "".join(_head(part) for part in traceback.format_exception(type(error), error, place))
     except Exception as broken:  # noqa: BLE001  # a poor traceback must not hide the error
         return f"{_kind(error)} (its traceback cannot be made: {type(broken).__name__})"
 

@@ -68,11 +68,33 @@ class ProcessCall:
             self.ended.set_result(ended)
 
 
+class _Child(asyncio.SubprocessProtocol):
+    """What is heard of the process beside its answer. `Process.wait` would wait for its pipes, too."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.silent: asyncio.Future[None] = loop.create_future()
+        self.words = bytearray()
+        """The end of what it wrote to its standard error."""
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.words += data
+        del self.words[:-TRACEBACK_CHARS]
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 2 and not self.silent.done():
+            self.silent.set_result(None)
+
+    def process_exited(self) -> None:
+        self.exited.set_result(None)
+
+
 async def _in_process(call: bytes) -> Ended:
     answer, reply = os.pipe()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-c", _START, str(Path(__file__).parents[1]), str(reply)),
+        process, child = await asyncio.get_running_loop().subprocess_exec(
+            *(_Child, sys.executable, "-P", "-c", _START, str(Path(__file__).parents[1]), str(reply)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -84,36 +106,36 @@ async def _in_process(call: bytes) -> Ended:
         raise
     finally:
         os.close(reply)
-    assert process.stdin is not None
-    assert process.stderr is not None
-    process.stdin.write(len(call).to_bytes(8, "big") + call)
-    words = bytearray()
-    answering = asyncio.ensure_future(_read_frame(answer))
-    listening = asyncio.ensure_future(_keep_end(process.stderr, words))
-    dying = asyncio.ensure_future(process.wait())
+    answering: asyncio.Future[Any] = asyncio.ensure_future(_read_frame(answer))
+    exited: asyncio.Future[Any] = child.exited
     try:
-        await asyncio.wait({answering, dying}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            await asyncio.wait({answering, listening}, timeout=LAST_WORDS_S)
-        frame = answering.result() if answering.done() else b""
-        if frame:
+        _input_of(process).write(len(call).to_bytes(8, "big") + call)
+        await asyncio.wait({answering, exited}, return_when=asyncio.FIRST_COMPLETED)
+        if not (answering.done() and answering.result()):
+            await exited
+            await asyncio.wait([answering, child.silent], timeout=LAST_WORDS_S)
+        if answering.done() and (frame := answering.result()):
             return Ended(frame[1:], None) if frame[:1] == _VALUE else Ended(None, frame[1:])
-        code = await dying
-        await asyncio.wait({listening}, timeout=LAST_WORDS_S)
+        code = process.get_returncode() or 0
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        said = words.decode("utf-8", "replace")
+        said = child.words.decode("utf-8", "replace")
         return Ended(None, told("ProcessDied", f"the tool's process {how} before it returned a result", trace=said))
     except asyncio.CancelledError:
         # What has left the process group is found only as long as its parents live.
-        _kill(_descendants(process.pid))
+        _kill(_descendants(process.get_pid()))
         raise
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.get_pid(), signal.SIGKILL)
         answering.cancel()
-        listening.cancel()
-        await asyncio.wait({answering, listening, dying})
-        process._transport.close()  # type: ignore[attr-defined]  # the pipes would else be closed by the collector
+        await asyncio.wait({answering, exited})
+        process.close()
+
+
+def _input_of(process: asyncio.SubprocessTransport) -> asyncio.WriteTransport:
+    pipe = process.get_pipe_transport(0)
+    assert isinstance(pipe, asyncio.WriteTransport)
+    return pipe
 
 
 async def _read_frame(pipe: int) -> bytes:
@@ -127,13 +149,6 @@ async def _read_frame(pipe: int) -> bytes:
         return b""
     finally:
         transport.close()
-
-
-async def _keep_end(stream: asyncio.StreamReader, words: bytearray) -> None:
-    """Reads all there is and keeps the end of it: a tool that floods its output harms nobody."""
-    while chunk := await stream.read(1 << 16):
-        words += chunk
-        del words[:-TRACEBACK_CHARS]
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

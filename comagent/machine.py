@@ -208,6 +208,9 @@ class Machine:
         job = self.jobs.pop(job_id, None)
         if job is not None:
             self._drop(job)
+        # The job may come back, and must not meet what is left of its first life, even if that was over.
+        self._queue.drop(job_id)
+        self._alone = [entry for entry in self._alone if entry[0] != job_id]
 
     def idle(self) -> bool:
         return not self.jobs
@@ -225,8 +228,6 @@ class Machine:
         if job.where:
             for dispatch in set(job.where.values()):
                 self._close(dispatch)
-        if job.state.count(Task.READY):
-            self._queue.drop(job.job_id)
 
     # Jobs ------------------------------------------------------------------------------------------------------------
 
@@ -577,7 +578,7 @@ class Machine:
     def _fill_ahead(self, job: Job) -> None:
         """Sends cheap tasks whose missing needs are all on their way, while agents have room: refs will start them."""
         state = job.state
-        near = [task for task in job.near if state[task] == Task.PENDING]
+        near = list(dict.fromkeys(task for task in job.near if state[task] == Task.PENDING))
         job.near = []
         while near and (seat := self._seat_for(BATCH)) is not None:
             size = self._unit_size(job, near[0], -(-len(near) // len(self.seats)))

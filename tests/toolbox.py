@@ -30,6 +30,12 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
+def append(value: list[int]) -> list[int]:
+    """Changes what it is given."""
+    value.append(2)
+    return value
+
+
 def quick(value: Any) -> Any:
     """Costs nothing, and does not say so."""
     return value
@@ -248,7 +254,7 @@ RAISES = (
     ("BaseException", "Base", "from the bottom"),
     ("SystemExit", "SystemExit", "3"),
     ("KeyboardInterrupt", "KeyboardInterrupt", ""),
-    ("StopIteration", "StopIteration", "1"),
+    ("StopIteration", "StopIteration", ""),
     ("GeneratorExit", "GeneratorExit", ""),
     ("CancelledError", "CancelledError", ""),
     ("UnprintableError", "UnprintableError", "has no text"),

@@ -50,7 +50,7 @@ class Board:
         self.counts: dict[str, int] = {}
         self.lines = {name: Line(name) for name in names} if len(names) <= FEW else {}
         """In order; of many, those that run or failed."""
-        self._views: dict[str, JobView] = {}
+        self._over: set[str] = set()
 
     @property
     def few(self) -> bool:
@@ -90,11 +90,10 @@ class Board:
         """Takes in how jobs stand; the lines of those that have ended since."""
         changed = []
         for view in views:
-            before = self._views.get(view.job_id)
-            self._views[view.job_id] = view
             line = self.lines.setdefault(view.job_id, Line(view.job_id))
             line.status, line.note = view.status, f"{view.done:,} of {count(view.total, 'task')}"
-            if view.over and (before is None or not before.over):
+            if view.over and view.job_id not in self._over:
+                self._over.add(view.job_id)
                 self.done += 1
                 self.counts[view.status] = self.counts.get(view.status, 0) + 1
                 changed.append(replace(line))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comagent.cli.screen import STYLES, age, clean, console, duration, print_table, say
+from comagent.cli.screen import STYLES, age, clean, duration, print_table, say, width
 from comagent.nearest import did_you_mean
 from comagent.states import JOB_STATUSES
 
@@ -84,7 +84,7 @@ def _print_table(records: "list[JobRecord]", gone: set[str]) -> None:
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("JOB", no_wrap=True, min_width=36)
-    table.add_column("PROCESS", no_wrap=True, overflow="ellipsis", max_width=max(7, console().width - OTHERS))
+    table.add_column("PROCESS", no_wrap=True, overflow="ellipsis", max_width=max(7, width() - OTHERS))
     table.add_column("STATUS", no_wrap=True)
     table.add_column("AGE", no_wrap=True, justify="right")
     table.add_column("TOOK", no_wrap=True, justify="right")

@@ -7,7 +7,10 @@ from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_./%()+=,;-]*(?: [A-Za-z0-9_./%()+=,;-]+)*")
 _NOT_TEXT = re.compile(r"(?:true|false|null|yes|no|on|off|~|\.inf|\.nan|[-+.]?[0-9].*|[.]+)", re.IGNORECASE)
-_UNFIT_FOR_BLOCK = re.compile(r"[^\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ ](?:\n|$)")
+_HIDDEN = "\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff"
+"""What JSON may hold as it is, but YAML may not, or a terminal should not."""
+_ESCAPED = re.compile(f"[{_HIDDEN}]")
+_UNFIT_FOR_BLOCK = re.compile(rf"[\x00-\x09\x0b-\x1f{_HIDDEN}]|[ ](?:\n|$)")
 
 
 def readable(value: Any) -> str:
@@ -65,4 +68,4 @@ def _is_block(value: Any) -> bool:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and not _NOT_TEXT.fullmatch(value):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))

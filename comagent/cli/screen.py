@@ -35,6 +35,12 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
+def width() -> int:
+    """Characters of a line on stdout."""
+    out = console()
+    return out.width if out.is_terminal else WIDE
+
+
 def print_table(table: Table, *, least: int = 60) -> None:
     """A table on stdout: cut to the width of a terminal, in full where there is none or a narrower one than `least`."""
     out = console()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comagent.cli.screen import STYLES, clean, clock, count, duration, print_table, shortened, tally
+from comagent.cli.screen import STYLES, clean, clock, count, duration, print_table, shortened, tally, width
 from comagent.errors import UnknownJobError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _print_tasks(record: "JobRecord", rows: "list[ProgressRow]") -> None:
     if not shown:
         return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("TASK", no_wrap=True, overflow="ellipsis", max_width=40)
+    table.add_column("TASK", no_wrap=True, overflow="ellipsis", max_width=width() // 3)
     table.add_column("STATUS", no_wrap=True)
     table.add_column("ATTEMPT", no_wrap=True, justify="right")
     table.add_column("AFTER", no_wrap=True, justify="right")

@@ -1,9 +1,6 @@
-"""A program that tests start and kill: it runs one job, whose tools leave a line in a ledger, and tells what it does.
+"""A program that tests start and kill: it runs jobs whose tools leave a line in a ledger for each call.
 
-    python driver.py run HOME LEDGER STAGES
-    python driver.py resume HOME
-
-Standard output is one JSON document per line.
+Orders come by standard input, news go to standard output, one JSON document per line; at the end of the input it closes.
 """
 
 import asyncio
@@ -11,14 +8,9 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import comagent
-from comagent.client import Client
-from comagent.config import Config
-from comagent.coordination import EmbeddedCoordination
-from comagent.store import store_at
 
 WIDTH = 48
 """Cheap tasks of one stage; with the gate before them and the sum after them a stage has fifty tasks."""
@@ -57,7 +49,7 @@ def block(value: int, ledger: str, context: comagent.ToolContext) -> int:
 
 
 def staged(stages: int, ledger: str) -> dict[str, Any]:
-    """A job of fifty tasks per stage: a slow one, then two rows of cheap ones, then their sum, on which the next waits."""
+    """Fifty tasks per stage: a slow one, then two rows of cheap ones, then their sum, for which the next stage waits."""
     tasks: list[dict[str, Any]] = []
 
     def task(name: str, tool: str, **arguments: Any) -> None:
@@ -91,28 +83,12 @@ def tell(**what: Any) -> None:
     sys.stdout.flush()
 
 
-def run(client: Client, ledger: str, stages: int) -> None:
-    job = client.submit(staged(stages, ledger))
-    tell(submitted=job.job_id)
-    tell(result=job.result(timeout=100))
-
-
-def resume(client: Client, home: Path) -> None:
-    """Goes on with every job whose owner is gone."""
-    coordination = EmbeddedCoordination(home / "coordination.db")
-    coordination.open()
-    own = {lease.shard for lease in coordination.leases()}
-    store = store_at(f"sqlite:///{home / 'store.db'}")
-    store.open()
-    tell(leases=sorted(own), unfinished=store.unfinished())
-
-
 if __name__ == "__main__":
-    home = Path(sys.argv[2])
-    with comagent.connect(config=Config(home=home)) as client:
-        tell(connected=os.getpid())
-        if sys.argv[1] == "run":
-            run(client, sys.argv[3], int(sys.argv[4]))
-        else:
-            resume(client, home)
+    with comagent.connect() as client:
+        tell(connected=True)
+        for line in sys.stdin:
+            order = json.loads(line)
+            job = client.submit(staged(order["stages"], order["ledger"]))
+            tell(submitted=job.job_id)
+            tell(result=job.result(timeout=100))
     tell(closed=True)

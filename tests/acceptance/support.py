@@ -1,4 +1,4 @@
-"""What acceptance tests need to run a program of its own process, look at what it left behind, and kill parts of it."""
+"""What acceptance tests need to run a program in processes of its own, look at what it leaves behind, and kill parts."""
 
 import contextlib
 import json
@@ -16,15 +16,16 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 
 from comagent.store import Store, store_at
-from comagent.store.base import ProgressRow
 
 Found = TypeVar("Found")
 
-DRIVER = Path(__file__).with_name("driver.py")
+DRIVER = (sys.executable, str(Path(__file__).with_name("driver.py")))
+COMAGENT = (str(Path(sys.executable).with_name("comagent")),)
 
 SCHEDULER = "ray::Scheduler"
 SUPERVISOR = "ray::Supervisor"
 AGENT = "ray::SubTaskAgent"
+ACTORS = (SCHEDULER, SUPERVISOR, AGENT)
 
 
 def until(look: Callable[[], Found | None], *, what: str, within_s: float = 60.0) -> Found:
@@ -38,80 +39,74 @@ def until(look: Callable[[], Found | None], *, what: str, within_s: float = 60.0
         time.sleep(0.005)
 
 
-class Entry(NamedTuple):
-    """One line of a ledger: a tool was called."""
+class Program:
+    """A program under test, and every process that was ever seen below it."""
 
-    task: str
-    attempt: int
-    pid: int
-
-
-class Run:
-    """A program under test, its home, its ledger, and every process that was ever seen below it."""
-
-    def __init__(self, home: Path, *arguments: str, program: Sequence[str] = (str(DRIVER),)):
-        self.home = home
-        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.noise: list[str] = []
-        """Lines on standard output that the program did not write."""
-        self._errors = (home.parent / f"{home.name}.{time.monotonic_ns()}.stderr").open("w+")
-        environment = {**os.environ, "COMAGENT_HOME": str(home)}
+    def __init__(self, *command: str, home: Path):
+        self._errors = (home.parent / f"stderr.{time.monotonic_ns()}").open("w+")
         self._popen = subprocess.Popen(
-            [sys.executable, *program, *arguments],
+            command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=environment,
+            env={**os.environ, "COMAGENT_HOME": str(home)},
         )
         self.process = psutil.Process(self._popen.pid)
-        self.seen: set[psutil.Process] = {self.process}
+        self.seen = {self.process}
+        self.lines: list[str] = []
+        """Everything it wrote to standard output."""
+        self._news: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._popen.stdout is not None
         for line in self._popen.stdout:
-            try:
-                self._lines.put(json.loads(line))
-            except json.JSONDecodeError:
-                self.noise.append(line)
-        self._lines.put(None)
+            self.lines.append(line)
+            self._news.put(line)
+        self._news.put(None)
 
-    def told(self, key: str, *, within_s: float = 100.0) -> Any:
-        """The value of the next line that has this key. Fails if the program ends before, or is silent for too long."""
-        deadline = time.monotonic() + within_s
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f'the program did not tell "{key}" within {within_s:g} s') from None
-            if line is None:
-                self._errors.seek(0)
-                raise AssertionError(f'the program ended before it told "{key}":\n{self._errors.read()[-4000:]}')
-            if key in line:
-                return line[key]
+    def order(self, **what: Any) -> None:
+        """Writes one JSON document to its standard input."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(json.dumps(what) + "\n")
+        self._popen.stdin.flush()
+
+    def close(self) -> None:
+        """Ends its standard input."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+
+    def told(self, key: str, *, within_s: float = 60.0) -> Any:
+        """What its next line of JSON says about `key`. Fails if that is another line, or does not come in time."""
+        try:
+            line = self._news.get(timeout=within_s)
+        except queue.Empty:
+            raise AssertionError(f'the program did not tell "{key}" within {within_s:g} s') from None
+        if line is None:
+            raise AssertionError(f'the program ended before it told "{key}":\n{self.errors()}')
+        assert line.startswith(f'{{"{key}"'), f'not "{key}", but: {line}'
+        return json.loads(line)[key]
+
+    def errors(self) -> str:
+        """The end of what it wrote to standard error."""
+        self._errors.seek(0)
+        return self._errors.read()[-4000:]
 
     def below(self) -> list[psutil.Process]:
-        """All processes below the program now. They are remembered."""
+        """All processes below it now. They are remembered."""
         try:
             processes = self.process.children(recursive=True)
         except psutil.NoSuchProcess:
-            processes = []
+            return []
         self.seen.update(processes)
         return processes
 
     def actors(self, title: str) -> list[psutil.Process]:
         """The living actors with this title, oldest first."""
-        found = []
-        for process in self.below():
-            with contextlib.suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE and "".join(process.cmdline()).startswith(title):
-                    found.append(process)
+        found = [process for process in self.below() if is_running(process) and name(process).startswith(title)]
         return sorted(found, key=lambda process: (process.create_time(), process.pid))
-
-    def actor(self, title: str) -> psutil.Process:
-        """The youngest actor with this title, when there is one."""
-        return until(lambda: self.actors(title)[-1:], what=f"an actor {title}")[0]
 
     def kill_tree(self) -> None:
         """SIGKILL to everything at once: nobody is left who could tidy up."""
@@ -123,32 +118,47 @@ class Run:
         self._popen.wait(30)
 
     def kill_alone(self) -> None:
-        """SIGKILL to the program only."""
+        """SIGKILL to the program, and to nothing that it has started."""
         self.below()
         self.process.kill()
         self._popen.wait(30)
 
     def ended(self, *, within_s: float = 60.0) -> int:
-        """The program's exit code, when it has ended."""
-        code = self._popen.wait(within_s)
+        """Its exit code, when it has ended."""
+        deadline = time.monotonic() + within_s
+        while self._popen.poll() is None:
+            assert time.monotonic() < deadline, f"the program goes on after {within_s:g} s:\n{self.errors()}"
+            self.below()
+            time.sleep(0.05)
         self._reader.join(5)
-        return code
+        return self._popen.returncode
 
     def left(self) -> list[psutil.Process]:
-        """Those of the processes seen that still live."""
+        """Those of the processes seen that still run."""
         return [process for process in self.seen if is_running(process)]
 
     def tidy(self) -> None:
-        """Ends what is left of this program, and nothing else."""
+        """Ends what is left, and nothing else."""
         self.below()
         for process in self.left():
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._popen.wait(30)
         self._reader.join(30)
-        if self._popen.stdout is not None:
-            self._popen.stdout.close()
-        self._errors.close()
+        for stream in (self._popen.stdin, self._popen.stdout, self._errors):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], *, home: Path) -> Iterator[Program]:
+    """A program that ends with the block, with all its processes, whatever happens."""
+    program = Program(*command, home=home)
+    try:
+        yield program
+    finally:
+        program.tidy()
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -158,14 +168,12 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def running(home: Path, *arguments: str, program: Sequence[str] = (str(DRIVER),)) -> Iterator[Run]:
-    """A program that is ended with the block, whatever happens in it."""
-    run = Run(home, *arguments, program=program)
+def name(process: psutil.Process) -> str:
+    """The title of an actor, the command of any other process."""
     try:
-        yield run
-    finally:
-        run.tidy()
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @contextlib.contextmanager
@@ -179,16 +187,23 @@ def opened(home: Path) -> Iterator[Store]:
         store.close()
 
 
-def committed(store: Store, job_id: str, at_least: int) -> list[ProgressRow]:
-    """What is committed of a job, as soon as it is so much."""
+def committed(store: Store, job_id: str, *, at_least: int) -> set[str]:
+    """The tasks of a job that have an outcome, as soon as they are so many."""
     return until(
-        lambda: rows if len(rows := store.progress(job_id)) >= at_least else None,
-        what=f"{at_least} committed tasks",
+        lambda: tasks if len(tasks := {row.outcome.task for row in store.progress(job_id)}) >= at_least else None,
+        what=f"{at_least} tasks with an outcome",
     )
 
 
-def ledger(path: Path) -> list[Entry]:
-    """All calls of tools that were ever begun, in order."""
-    if not path.exists():
-        return []
-    return [Entry(task, int(attempt), int(pid)) for task, attempt, pid in map(str.split, path.read_text().splitlines())]
+class Call(NamedTuple):
+    """One line of a ledger: a tool was called."""
+
+    task: str
+    attempt: int
+    pid: int
+
+
+def calls(ledger: Path) -> list[Call]:
+    """All calls that were ever begun, in order."""
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    return [Call(task, int(attempt), int(pid)) for task, attempt, pid in map(str.split, lines)]

@@ -83,6 +83,8 @@ class Play(NamedTuple):
     error: str = "ToolError"
     when: bool = True
     took_ms: float = 0.05
+    kills: int = 0
+    """How many agents it takes with it first."""
 
 
 FAIL = Play(fails=1_000_000)
@@ -253,7 +255,7 @@ class Agent:
         for dispatch in send.upstream:
             brought.update(self.world.values[dispatch] or {})
         missing = [position for position, paths in send.unit.borrows if any(path not in brought for path in paths)]
-        if send.unit.job_id in self.cancelled:
+        if send.upstream and send.unit.job_id in self.cancelled:
             missing = list(range(len(parts)))
         todo = [position for position in range(len(parts)) if position not in missing]
         hand = Hand(send.unit._replace(parts=parts), todo, brought=brought)
@@ -275,6 +277,8 @@ class Agent:
             if hand.todo:
                 hand.current = hand.todo.pop(0)
                 self.world.check_inputs(hand)
+                if self.world.kills(hand.unit.parts[hand.current].path):
+                    self.world.die(self.name)
                 return True
         else:
             row = self._outcome(hand)
@@ -364,8 +368,7 @@ class Agent:
         values = self.exports[report.dispatch]
         for row in report.rows:
             committed = answer.won.get(row[0], row)
-            if committed[2] == Task.SUCCEEDED:
-                assert committed[5] is not None
+            if committed[2] == Task.SUCCEEDED and committed[5] is not None:
                 values[plan.ids[row[0]]] = committed[5]
         if all(hand.unit.dispatch != report.dispatch for hand in self.hands):
             self.world.values[report.dispatch] = self.exports.pop(report.dispatch)
@@ -478,7 +481,8 @@ class Owner:
                 case Answer((agent, reports), answers):
                     agent.answered(reports, [_answer(verdicts.get(job_id), won) for job_id, _, won in answers])
                 case CancelAt(name, job_id):
-                    if (found := self._reach(name)) is not None:
+                    found = self._reach(name)
+                    if found is not None and job_id not in gone:
                         found.cancel(job_id)
                 case Retire():
                     world.join(self)
@@ -557,6 +561,13 @@ class World:
         if not agent.lost:
             agent.owner.inbox.append(Lost(name, True))
 
+    def kills(self, path: str) -> bool:
+        """Whether an attempt at a task takes its agent with it."""
+        play = self.plays.get(path, Play())
+        if play.kills:
+            self.plays[path] = play._replace(kills=play.kills - 1)
+        return play.kills > 0
+
     def kill(self, owner: Owner, name: str) -> None:
         """The owner ends an agent and starts another, unless it did that before."""
         if name in self.agents:
@@ -602,8 +613,9 @@ class World:
         for agent in list(self.agents.values()):
             moved |= agent.deliver()
             for hand in agent.busy():
-                moved |= agent.work(hand)
-            moved |= agent.report()
+                moved |= agent.name in self.agents and agent.work(hand)
+            moved |= agent.name in self.agents and agent.report()
+        moved |= self.replace_missing()
         due = self.owner.machine.next_timer_ms()
         return moved or (due is not None and due <= self.now_ms)
 

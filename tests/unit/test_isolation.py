@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from comagent.isolation import ProcessCall
 from comagent.tools import ToolContext
 from comagent.tools.registry import resolve
 from tests.toolbox import RAISES, UNSTORABLE, named
+from tests.waiting import gone, runs, until_async, written
 
 CONTEXT = ToolContext("job", "task", 2, (1, 7), "job/task", None)
 
@@ -49,21 +49,12 @@ async def error(function: str, **arguments: Any) -> dict[str, str]:
 
 async def marked(mark: Path) -> str:
     """What the tool wrote there, once it has."""
-    while not mark.exists():
-        await asyncio.sleep(0.01)
-    return mark.read_text()
+    await until_async(written(mark))
+    return mark.read_text()  # noqa: ASYNC240  # a few bytes
 
 
 async def until_gone(pids: list[int]) -> None:
-    while [pid for pid in pids if runs(pid)]:
-        await asyncio.sleep(0.01)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    await until_async(gone(pids))
 
 
 async def test_a_tool_runs_in_a_process_of_its_own_that_is_gone_afterwards() -> None:
@@ -223,12 +214,11 @@ async def main():
 
 asyncio.run(main())
 """
-    parent = subprocess.Popen([sys.executable, "-c", script, str(mark)])
-    tool, child, _ = [int(pid) for pid in (await marked(mark)).split()]
-    other_session = int(mark.read_text().split()[2])
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, str(mark))
+    tool, child, other_session = [int(pid) for pid in (await marked(mark)).split()]
     try:
-        os.kill(parent.pid, signal.SIGKILL)
-        parent.wait()
+        parent.kill()
+        await parent.wait()
         await until_gone([tool, child])
     finally:
         os.kill(other_session, signal.SIGKILL)

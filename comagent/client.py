@@ -11,7 +11,14 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from comagent import spec
 from comagent.actors.names import NAMESPACE
 from comagent.coordination.base import Lease
-from comagent.errors import CannotConnectError, ComAgentError, JobFailedError, JobTimeoutError, StaleEpochError, UnknownJobError
+from comagent.errors import (
+    CannotConnectError,
+    ComAgentError,
+    JobFailedError,
+    JobTimeoutError,
+    StaleEpochError,
+    UnknownJobError,
+)
 from comagent.ids import uuid7
 from comagent.job_view import JobView, Progress
 from comagent.protocol import Large, Wire

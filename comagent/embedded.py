@@ -58,6 +58,9 @@ class Embedded:
         self.coordination.open()
         self._processes: list[OwnedProcess] = []
         self._closed = False
+        self._not_ours = {child.pid for child in psutil.Process().children()}
+        """Processes that the program around us had started before: they are its own business."""
+        self._daemons: list[psutil.Process] | None = None
         try:
             self._start(config)
         except BaseException:
@@ -81,7 +84,7 @@ class Embedded:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
         except Exception as error:
-            raise CannotConnectError("a local Ray", str(error), "Run `comagent doctor`.") from error
+            raise CannotConnectError("a local Ray", str(error), "Look into /tmp/ray/session_latest/logs.") from error
         # Ray tells of actors that die on standard output, which belongs to results; none of its settings turns that off.
         ray._private.worker._worker_logs_enabled = False
         self._remember_processes()
@@ -99,7 +102,7 @@ class Embedded:
             epoch = ray.get(scheduler_actor.open.remote(supervisor, agents), timeout=START_S)
             ray.get(supervisor_actor.open.remote(), timeout=START_S)
         except RayError as error:
-            raise CannotConnectError("the actors of a local run", str(error), "Run `comagent doctor`.") from error
+            raise CannotConnectError("the actors of a local run", str(error), "Look into /tmp/ray/session_latest/logs.") from error
         self._remember_processes()
         self._record_processes(epoch)
         del handles
@@ -109,7 +112,7 @@ class Embedded:
         return self.coordination.lease(self.shard)
 
     def _record_processes(self, epoch: tuple[int, int]) -> None:
-        """Writes them into the lease, after the driver and the scheduler that it names: what a killed run leaves behind."""
+        """Writes them into the lease, after the driver and scheduler that it names: what a killed run leaves behind."""
         lease = self.lease()
         named = lease.owner.processes if lease is not None else ()
         pids = {process.pid for process in named}
@@ -117,13 +120,16 @@ class Embedded:
         self.coordination.record_processes(self.shard, epoch, [*named, *others])
 
     def _remember_processes(self) -> None:
-        """Everything that this process has started by now: Ray's own processes and the actors."""
+        """What this run has started by now: Ray's own processes, and below them the actors."""
+        if self._daemons is None:
+            self._daemons = [child for child in psutil.Process().children() if child.pid not in self._not_ours]
         known = {process.pid for process in self._processes}
-        for child in psutil.Process().children(recursive=True):
+        for daemon in self._daemons:
             with contextlib.suppress(psutil.Error):
-                start = process_start_time(child.pid)
-                if child.pid not in known and start is not None:
-                    self._processes.append(OwnedProcess(child.pid, start, child.name()))
+                for process in (daemon, *daemon.children(recursive=True)):
+                    start = process_start_time(process.pid)
+                    if process.pid not in known and start is not None:
+                        self._processes.append(OwnedProcess(process.pid, start, process.name()))
 
     def close(self) -> None:
         """Ends everything this run has started. Jobs that have not ended stay resumable."""
@@ -139,6 +145,9 @@ class Embedded:
                     supervisor = ray.get_actor(lease.supervisor, NAMESPACE)
                     ray.get(supervisor.close.remote(), timeout=END_S)
             ray.shutdown()
+        elif self._daemons is None:
+            # Ray was interrupted while it started: what there is of it has to be found now.
+            self._remember_processes()
         _end(self._processes)
         if lease is not None:
             with contextlib.suppress(Exception):

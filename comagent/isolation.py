@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import psutil
 
@@ -109,7 +109,8 @@ async def _in_process(call: bytes) -> Ended:
     answering: asyncio.Future[Any] = asyncio.ensure_future(_read_frame(answer))
     exited: asyncio.Future[Any] = child.exited
     try:
-        _input_of(process).write(len(call).to_bytes(8, "big") + call)
+        # A cast: the transports of uvloop, which Ray uses, derive from nothing.
+        cast(asyncio.WriteTransport, process.get_pipe_transport(0)).write(len(call).to_bytes(8, "big") + call)
         await asyncio.wait({answering, exited}, return_when=asyncio.FIRST_COMPLETED)
         if not (answering.done() and answering.result()):
             await exited
@@ -130,12 +131,6 @@ async def _in_process(call: bytes) -> Ended:
         answering.cancel()
         await asyncio.wait({answering, exited})
         process.close()
-
-
-def _input_of(process: asyncio.SubprocessTransport) -> asyncio.WriteTransport:
-    pipe = process.get_pipe_transport(0)
-    assert isinstance(pipe, asyncio.WriteTransport)
-    return pipe
 
 
 async def _read_frame(pipe: int) -> bytes:

@@ -50,7 +50,7 @@ def error_payload(error_type: str, message: str) -> bytes:
 
 
 class Job:
-    """State of a running job. Indices are those of its plan; the last one is the implicit task that makes the result."""
+    """State of a running job. Indices are those of its plan; the last one is the implicit task for the result."""
 
     __slots__ = (
         "alone",
@@ -66,6 +66,7 @@ class Job:
         "inputs",
         "job_id",
         "left",
+        "mishaps",
         "near",
         "plan",
         "priority",
@@ -99,6 +100,8 @@ class Job:
         """Attempts that failed and were not the last."""
         self.deaths: dict[int, int] = {}
         """Agents that died while they had the task."""
+        self.mishaps: dict[int, int] = {}
+        """How often an agent could not run the task for reasons of its own."""
         self.alone: set[int] = set()
         """Tasks that run alone on their agent from now on."""
         self.where: dict[int, Any] = {}
@@ -122,7 +125,7 @@ class Job:
         self.events: list[Happened] = []
         self.retries: list[Retry] = []
 
-    # What may happen to a job ------------------------------------------------------------------------------------
+    # What may happen to a job -----------------------------------------------------------------------------------------
 
     def start(self, now_ms: float) -> None:
         """Makes the tasks ready that need nothing."""
@@ -235,7 +238,7 @@ class Job:
             self.fresh.append(task)
 
     def stop(self, ending: str, now_ms: float) -> None:
-        """Ends everything that has not started; what runs is for the owner to stop. `ending` is how the job will end."""
+        """Ends everything that does not run; the rest is for the owner to stop. `ending` is how the job will end."""
         if self.ending in (None, "failed"):
             self.ending = ending
         self.status = "cancelling"
@@ -253,7 +256,7 @@ class Job:
         settled = bytes(s if s >= TERMINAL else 0 for s in self.state)
         return settled, self.left, self.status, self.ending, self.finished, dict(self.failures), sorted(self.wires)
 
-    # What follows from it ----------------------------------------------------------------------------------------
+    # What follows from it ---------------------------------------------------------------------------------------------
 
     def _policy(self, task: int) -> Policy:
         return self.plan.policies[self.plan.policy[task]]
@@ -271,15 +274,17 @@ class Job:
                 self._end_unstarted(task, now_ms)
 
     def _end_unstarted(self, task: int, now_ms: float) -> None:
-        if self.ending == "failed":
-            self._end_without_attempt(task, SKIPPED, "JobFailed", "not started, because the job had failed", now_ms)
-        else:
-            why = "the job ran out of time" if self.ending == "timed_out" else "the job was cancelled"
-            self._end_without_attempt(task, CANCELLED, "Cancelled", f"not started, because {why}", now_ms)
+        self._end(task, self._unstarted_row(task, now_ms), "", now_ms)
 
-    def _end_without_attempt(self, task: int, status: Task, kind: str, message: str, now_ms: float) -> None:
-        row = Row(task, self.failures.get(task, 0), status, now_ms, now_ms, error_payload(kind, message))
-        self._end(task, row, "", now_ms)
+    def _unstarted_row(self, task: int, now_ms: float) -> Row:
+        if self.ending == "failed":
+            return self._row(task, SKIPPED, "JobFailed", "not started, because the job had failed", now_ms)
+        why = "the job ran out of time" if self.ending == "timed_out" else "the job was cancelled"
+        return self._row(task, CANCELLED, "Cancelled", f"not started, because {why}", now_ms)
+
+    def _row(self, task: int, status: Task, kind: str, message: str, now_ms: float) -> Row:
+        """The outcome of a task that ends without another attempt."""
+        return Row(task, self.failures.get(task, 0), status, now_ms, now_ms, error_payload(kind, message))
 
     def _end(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
         """An outcome other than success, and all skips that follow from it."""
@@ -302,8 +307,8 @@ class Job:
                 self.error = self.errors[task]
                 for other in range(len(plan)):
                     if state[other] < TERMINAL and state[other] != RUNNING and self._stops(other):
-                        why = error_payload("JobFailed", f'not started, because task "{plan.ids[task]}" failed')
-                        todo.append((other, Row(other, self.failures.get(other, 0), SKIPPED, now_ms, now_ms, why), ""))
+                        why = f'not started, because task "{plan.ids[task]}" failed'
+                        todo.append((other, self._row(other, SKIPPED, "JobFailed", why, now_ms), ""))
             for fed in self._tell(task, row.status, passes):
                 if state[fed] >= TERMINAL:
                     continue
@@ -325,9 +330,11 @@ class Job:
         self._make_result(now_ms)
 
     def _skip_row(self, task: int, cause: int, now_ms: float) -> Row:
+        if self.ending is not None and self.ending != "failed":
+            return self._unstarted_row(task, now_ms)
         label = TASK_LABELS[self.state[cause]].replace("_", " ")
-        why = error_payload("UpstreamNotSucceeded", f'skipped, because task "{self.plan.ids[cause]}" {label}')
-        return Row(task, self.failures.get(task, 0), SKIPPED, now_ms, now_ms, why)
+        why = f'skipped, because task "{self.plan.ids[cause]}" {label}'
+        return self._row(task, SKIPPED, "UpstreamNotSucceeded", why, now_ms)
 
     def _passes(self, task: int, status: int) -> bool:
         """Whether `all_succeeded` tasks downstream take the outcome as good: a failure with `continue` is."""
@@ -367,8 +374,9 @@ class Job:
             self.state[task] = READY
             self.fresh.append(task)
         elif verdict == SKIPPED:
-            causes = [n for n in self.plan.needs_of(task) if self.state[n] >= TERMINAL and not self._passes(n, self.state[n])]
-            self._end(task, self._skip_row(task, causes[0] if causes else self.plan.needs_of(task)[0], now_ms), "", now_ms)
+            needs = [need for need in self.plan.needs_of(task) if self.state[need] >= TERMINAL]
+            bad = [need for need in needs if not self._passes(need, self.state[need])]
+            self._end(task, self._skip_row(task, (bad or needs)[0], now_ms), "", now_ms)
 
     def _triggered(self, task: int) -> Task | None:
         """What a trigger other than `all_succeeded` says: ready, skipped, or None for not yet."""
@@ -401,7 +409,8 @@ class Job:
             self.state[result] = READY
             self.fresh.append(result)
         else:
-            self._end_without_attempt(result, SKIPPED, "JobFailed", "no result, because the job did not succeed", now_ms)
+            why = "no result, because the job did not succeed"
+            self._end(result, self._row(result, SKIPPED, "JobFailed", why, now_ms), "", now_ms)
 
     def _end_result(self, row: Row) -> None:
         if row.status != SKIPPED and self.ending is None:

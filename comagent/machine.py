@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from comagent.costs import LARGEST_UNIT, Cost, Costs
 from comagent.job import Ended, Happened, Job, error_payload
-from comagent.plan import ToolUse
 from comagent.protocol import BATCH, DispatchId, Epoch, Lane, Part, Report, Row, Running, Unit, dispatch_label
 from comagent.ready import ReadyQueue
 from comagent.seats import Dispatch, Seat
@@ -30,11 +29,11 @@ RETIRE_GRACE_MS = 10_000.0
 """How long an agent with a stuck thread may still work on what else it has."""
 POISONOUS = 2
 """A task that was on so many agents when they died runs alone from then on."""
+MISHAPS = 3
+"""How often agents may be unable to run a task before that is its failure."""
 
-RESULT_USE = ToolUse("outputs", "inline", "cheap", "none", ())
 
-
-# Events: what the machine is told ------------------------------------------------------------------------------------
+# Events: what the machine is told -------------------------------------------------------------------------------------
 
 
 class Submitted(NamedTuple):
@@ -79,7 +78,7 @@ class CancelRequested(NamedTuple):
     job_id: str
 
 
-# Effects: what the machine wants done, once the step's changes are durable ----------------------------------------------
+# Effects: what the machine wants done, once the step's changes are durable --------------------------------------------
 
 
 class Send(NamedTuple):
@@ -164,7 +163,7 @@ class Machine:
         self._restoring: list[Job] = []
         self._now_ms = 0.0
 
-    # In and out ----------------------------------------------------------------------------------------------------
+    # In and out -------------------------------------------------------------------------------------------------------
 
     def handle(self, events: Iterable[Event], now_ms: float) -> Step:
         """Takes everything that happened since the last call, and all timers that are due."""
@@ -229,7 +228,7 @@ class Machine:
             for dispatch in set(job.where.values()):
                 self._close(dispatch)
 
-    # Jobs ------------------------------------------------------------------------------------------------------------
+    # Jobs -------------------------------------------------------------------------------------------------------------
 
     def _submitted(self, event: Submitted) -> None:
         job = event.job
@@ -289,7 +288,8 @@ class Machine:
             if job is not None:
                 self._touched[data] = job
                 for dispatch in dict.fromkeys(job.where.values()):
-                    self._give_up(dispatch, Task.CANCELLED, "Cancelled", "the attempt did not stop when it was cancelled")
+                    message = "the attempt did not stop when it was cancelled"
+                    self._give_up(dispatch, Task.CANCELLED, "Cancelled", message)
         elif kind == "attempt":
             dispatch = self.dispatches.get(data)
             if dispatch is not None:
@@ -312,7 +312,7 @@ class Machine:
             self._effects.append(Kill(dispatch.agent, message))
             self._lost(dispatch.agent, blame=False)
 
-    # Reports -----------------------------------------------------------------------------------------------------------
+    # Reports ----------------------------------------------------------------------------------------------------------
 
     def _reported(self, event: Reported) -> None:
         answers: list[tuple[str, DispatchId, dict[int, Row]]] = []
@@ -337,7 +337,7 @@ class Machine:
 
     def _take(self, job: Job, dispatch: Dispatch, report: Report, won: dict[int, Row]) -> None:
         """What an open dispatch reports."""
-        state, where, left = job.state, job.where, dispatch.left
+        where, left = job.where, dispatch.left
         now_ms, label = self._now_ms, dispatch_label(dispatch.id)
         succeeded = job.succeeded
         for row in report.rows:
@@ -388,10 +388,9 @@ class Machine:
             job.ended(row.index, row, label, self._now_ms)
 
     def _agent_error(self, job: Job, task: int, reason: str) -> None:
-        """An agent could not run a task for reasons of its own: after the third time, that is the task's failure."""
-        errors = job.deaths.get(task, 0) + 1
-        job.deaths[task] = errors
-        if errors < 3:
+        """An agent could not run a task for reasons of its own: after a few times, that is the task's failure."""
+        mishaps = job.mishaps[task] = job.mishaps.get(task, 0) + 1
+        if mishaps < MISHAPS:
             job.handed_back(task, self._now_ms)
             return
         payload = error_payload("AgentError", f"no agent could run the task: {reason}")
@@ -419,7 +418,7 @@ class Machine:
         if cost.cheap != was:
             self._relane = True
 
-    # Agents ------------------------------------------------------------------------------------------------------------
+    # Agents -----------------------------------------------------------------------------------------------------------
 
     def _joined(self, event: Joined) -> None:
         seat = self.seats.setdefault(event.agent, Seat(event.agent))
@@ -461,8 +460,6 @@ class Machine:
             left = list(dispatch.left.items())
             self._close(dispatch)
             for task, attempt in left:
-                if job.state[task] != Task.RUNNING:
-                    continue
                 if blame:
                     deaths = job.deaths[task] = job.deaths.get(task, 0) + 1
                     if task in job.alone and dispatch.alone:
@@ -503,7 +500,7 @@ class Machine:
             for task in dispatch.left:
                 job.where.pop(task, None)
 
-    # Dispatch ----------------------------------------------------------------------------------------------------------
+    # Dispatch ---------------------------------------------------------------------------------------------------------
 
     def _cost(self, job: Job, task: int) -> Cost | None:
         policy = job.plan.policies[job.plan.policy[task]]
@@ -596,7 +593,7 @@ class Machine:
         job.near += near
 
     def _on_its_way(self, job: Job, task: int, upstream: dict[DispatchId, None]) -> tuple[str, ...]:
-        """The needs of a task that will come by object ref, if that is all it waits for; their dispatches go to `upstream`.
+        """The needs of a task that will come by object ref, if it waits for nothing else; adds their dispatches.
 
         Both ends must be cheap and the trigger `all_succeeded`; everything else waits for commits.
         """
@@ -673,7 +670,7 @@ class Machine:
                 seat.reserved = False
 
     def _grown(self, job: Job, seeds: list[int]) -> list[int]:
-        """A unit of cheap tasks: its seeds, and after them what depends on nothing else, as long as it gets no wider."""
+        """A unit of cheap tasks: its seeds, then what depends on nothing else, as long as it gets no wider."""
         plan, state, waiting = job.plan, job.state, job.waiting
         feeds_at, feeds, plain, policy = plan.feeds_at, plan.feeds, plan.plain, plan.policy
         reads_ends = plan.reads_ends
@@ -701,9 +698,9 @@ class Machine:
             members += following
             generation = following
         result = len(plan)
-        if job.left == len(members) and job.ending is None and state[result] == Task.PENDING:
-            if result not in job.alone and not reads_ends[result]:
-                members.append(result)
+        last = job.left == len(members) and job.ending is None and state[result] == Task.PENDING
+        if last and result not in job.alone and not reads_ends[result]:
+            members.append(result)
         return members
 
     def _send(

@@ -113,6 +113,17 @@ def meet(folder: str, count: int, patience_s: float = 20.0) -> int:
     return count
 
 
+async def meet_later(folder: str, count: int, patience_s: float = 30.0) -> int:
+    """`meet`, without a thread."""
+    Path(folder, f"{os.getpid()}-{id(asyncio.current_task())}").touch()  # noqa: ASYNC240  # quick enough
+    deadline = time.monotonic() + patience_s
+    while sum(1 for _ in os.scandir(folder)) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the others have not come")
+        await asyncio.sleep(1.0)
+    return count
+
+
 def folder() -> str:
     return os.getcwd()  # noqa: PTH109  # what a tool would write
 
@@ -129,6 +140,12 @@ def hang_inline(mark: str = "") -> None:
 
 def hang_thread(mark: str = "") -> None:
     _mark(mark)
+    threading.Event().wait()
+
+
+def hang_thread_of(mark: str) -> None:
+    """The mark says in which process."""
+    _mark(mark, str(os.getpid()))
     threading.Event().wait()
 
 
@@ -179,6 +196,15 @@ def slow_though_cheap(seconds: float, mark: str = "") -> str:
     """Cheap, it says."""
     _mark(mark)
     time.sleep(seconds)
+    return "slow"
+
+
+@tool(kind="inline", cost="cheap")
+def wait_though_cheap(mark: str, until: str) -> str:
+    """Cheap, it says, and waits for a file."""
+    _mark(mark)
+    while not Path(until).exists():
+        time.sleep(0.01)
     return "slow"
 
 
@@ -378,6 +404,11 @@ def large_list(megabytes: int) -> list[str]:
 
 
 def length(value: Any) -> int:
+    return len(value)
+
+
+@tool(kind="process")
+def length_in_process(value: Any) -> int:
     return len(value)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import version as installed
+from io import TextIOWrapper
 from platform import python_version
 from typing import Annotated
 
@@ -63,6 +64,9 @@ app.command()(version)
 
 def main() -> None:
     """Runs the command that the arguments name, and ends the process with its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that lacks a character shows its code instead.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except ComAgentError as error:

@@ -100,6 +100,7 @@ def attend(
     inbox: _Inbox = queue.SimpleQueue()
     began: _Began | None = None
     ends: list[End] | None = None
+    unread: OSError | None = None
     stop_s: float | None = None
     with _Ear(inbox) as ear:
         display.starting("starting a local Ray")
@@ -127,11 +128,16 @@ def attend(
                     ends = news
                     display.tick()
                     display.close()
-                    on_end(ends)
+                    try:
+                        on_end(ends)
+                    except OSError as error:
+                        # Nobody reads: the run must end in good order all the same.
+                        unread = error
                 case _Closed(problem):
                     display.close()
-                    if problem is not None:
-                        raise problem
+                    failed = problem or unread
+                    if failed is not None:
+                        raise failed
                     return Attended(ends or [], interrupted=stop_s is not None)
                 case signal.SIGINT if began is not None and ends is None and stop_s is None:
                     stop_s = time.monotonic() + CANCEL_S

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comagent.cli.board import TROUBLE, Board, Line
-from comagent.cli.screen import STYLES, clean, console, duration, say, tally
+from comagent.cli.screen import STYLES, clean, console, count, duration, say, tally
 from comagent.job_view import JobView, Progress
 
 LONG_S = 2.0
@@ -71,7 +71,7 @@ class Lines(Display):
 
     def began(self, board: Board) -> None:
         self._board, self._began_s = board, time.monotonic()
-        say(f"{board.title}: {board.summary(0).rpartition(',')[0].removeprefix('0 of ')}")
+        say(f"{board.title}: {count(board.total, board.noun)}")
 
     def progress(self, news: Progress) -> None:
         assert self._board is not None

@@ -1,7 +1,6 @@
 """How a job ended, for people and for machines."""
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +41,8 @@ def print_failures(end: End) -> None:
 
 
 def print_text(text: str) -> None:
-    """On stdout, in full before anything else happens. A terminal that lacks a character shows another."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding).removesuffix("\n"), flush=True)
+    """On stdout, in full before anything else happens."""
+    print(text.removesuffix("\n"), flush=True)
 
 
 def print_json(value: Any) -> None:

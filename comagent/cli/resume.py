@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def resume(
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job's id.", show_default=False)] = None,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="All jobs whose owner is gone.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of the outputs: an object, with --all a list.")

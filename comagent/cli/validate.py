@@ -10,9 +10,7 @@ from comagent.errors import InputError
 
 
 def validate(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Processes, YAML or JSON.", show_default=False)
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Processes, YAML or JSON.", show_default=False)],
 ) -> None:
     """Check processes without running them: all problems of all files, with their places."""
     from comagent.submission import prepare_file

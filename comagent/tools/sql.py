@@ -1,16 +1,17 @@
 """Tools that ask and change databases: SQLite, and every other one whose driver for SQLAlchemy is installed.
 
-A database is named by an SQLAlchemy URL, such as `sqlite:////data/shop.db` or `postgresql+psycopg://user@host/shop`.
+A database is named by an SQLAlchemy URL, such as `postgresql+psycopg://user:password@host/shop`. The file of an SQLite
+database is one of the workspace (`sqlite:///shop.db`), or has an absolute path (`sqlite:////data/shop.db`).
 Values reach a statement only as parameters: `:name` in the statement, a value of that name beside it. A colon that is
 none of these is written `\\:`. Errors name the database without user, password and options.
 """
 
 import re
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from typing_extensions import TypedDict
 from comagent.errors import ArgumentError, CannotConnectError
 from comagent.nearest import did_you_mean
 from comagent.tools.base import ToolContext, tool
+from comagent.tools.workspace import home, parts
 
 __all__ = ["Rows", "SqlError", "execute", "query"]
 
@@ -31,8 +33,10 @@ _QUERY, _EXECUTE = "sql.query", "sql.execute"
 _MOST_ROWS = 100_000
 _READ_ONLY = frozenset({"cockroachdb", "mariadb", "mysql", "oracle", "postgresql"})
 """Databases that know `SET TRANSACTION READ ONLY`."""
+_READING = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
+_PRAGMAS = frozenset({"foreign_key_list", "index_info", "index_list", "table_info", "table_list", "table_xinfo"})
 _PLAIN = frozenset({bool, float, int, str, type(None)})
-_SECRET = re.compile(r"pass|pwd|secret|token|key|connect", re.IGNORECASE)
+_SECRET = re.compile(r"pass|pwd|secret|token|key|odbc", re.IGNORECASE)
 """Names of a URL's options that may hold a credential."""
 
 
@@ -68,11 +72,8 @@ def query(
     """
     address = _address(_QUERY, url)
     bound = _bound(_QUERY, statement, parameters)
-    with _connected(_QUERY, _read_only(address)) as connection:
-        if address.get_backend_name() == "sqlite":
-            connection.exec_driver_sql("PRAGMA query_only = ON")  # what is attached, and temporary tables
-        elif address.get_backend_name() in _READ_ONLY:
-            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+    with _connected(_QUERY, address, opened=_read_only(address)) as connection:
+        _forbid_changes(connection)
         result = connection.execution_options(stream_results=True).execute(bound, parameters)
         if not result.returns_rows:
             raise SqlError(f"the statement returns no rows: {_EXECUTE} is for statements that change something")
@@ -105,7 +106,7 @@ def execute(
     if many and not parameters:
         return {"rows_affected": 0}
     bound = _bound(_EXECUTE, statement, *(parameters if isinstance(parameters, list) else [parameters]))
-    with _connected(_EXECUTE, address) as connection:
+    with _connected(_EXECUTE, address, opened=address) as connection:
         result = connection.execute(bound, parameters)
         if result.returns_rows:
             raise SqlError(f"the statement returns rows, and nothing was changed: {_QUERY} is for reading")
@@ -123,23 +124,45 @@ def _address(tool_name: str, url: str) -> URL:
     except (SQLAlchemyError, ValueError) as error:
         problem = "the URL names a kind of database that is not known here"
         if not isinstance(error, NoSuchModuleError):
-            problem = "the URL is none of SQLAlchemy's"  # its own words may hold the password
+            problem = "the URL cannot be read"  # its own words may hold the password
         raise ArgumentError(tool_name, problem, 'Write one like "sqlite:////folder/file.db".') from None
     except ImportError as error:
         raise _no_driver(tool_name, error) from None
     if dialect.is_async:
         raise ArgumentError(tool_name, f'driver "{address.drivername}" is for asyncio', "Name another driver.")
-    return address
+    return address.set(database=_place(address.database)) if _is_file(address) else address
+
+
+def _is_file(address: URL) -> bool:
+    return address.get_backend_name() == "sqlite" and address.database not in (None, "", ":memory:")
+
+
+def _place(file: str | None) -> str:
+    """The absolute path of an SQLite file."""
+    return str(home().joinpath(*parts(file))) if file and not file.startswith("/") else str(file)
 
 
 def _read_only(address: URL) -> URL:
-    """The same database, opened such that nothing can be written; the same URL where that is not a matter of URLs."""
-    file = address.database
-    if address.get_backend_name() != "sqlite" or file in (None, "", ":memory:"):
+    """The same database, opened such that its file is not written; the same URL where there is no file."""
+    if not _is_file(address):
         return address
-    if not file.startswith("file:"):
-        file = f"file:{quote(str(Path(file).absolute()))}"
-    return address.set(database=file, query={**address.query, "mode": "ro", "uri": "true"})
+    options = {**address.query, "mode": "ro", "uri": "true"}
+    return address.set(database=f"file:{quote(str(address.database))}", query=options)
+
+
+def _forbid_changes(connection: Connection) -> None:
+    kind = connection.dialect.name
+    if kind == "sqlite":
+        # `mode=ro` is for the one file: statements such as ATTACH and VACUUM INTO write others.
+        driver: Any = connection.connection.driver_connection
+        driver.set_authorizer(_authorize)
+    elif kind in _READ_ONLY:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+
+def _authorize(action: int, first: str | None, *_: str | None) -> int:
+    allowed = action in _READING or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS)
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 def _bound(tool_name: str, statement: str, *sets: Mapping[str, Any]) -> Any:
@@ -169,11 +192,11 @@ _PARAMETERS = "Write `:name` in the statement for each parameter."
 
 
 @contextmanager
-def _connected(tool_name: str, address: URL) -> Iterator[Connection]:
+def _connected(tool_name: str, address: URL, *, opened: URL) -> Iterator[Connection]:
     """A connection whose errors say what the database said, but no credentials; it ends with a rollback."""
     shown = _shown(address)
     try:
-        engine: Engine = create_engine(address, poolclass=NullPool)
+        engine: Engine = create_engine(opened, poolclass=NullPool)
     except ImportError as error:
         raise _no_driver(tool_name, error) from None
     except (SQLAlchemyError, TypeError, ValueError) as error:
@@ -200,6 +223,8 @@ def _shown(address: URL) -> str:
 def _clean(error: Exception, address: URL) -> str:
     """What the driver said: without the statement, its parameters, and what may be a credential."""
     cause = error.orig if isinstance(error, DBAPIError) else error
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_AUTH:
+        return f"the statement does more than read, and {_EXECUTE} is for that"
     message = " ".join(str(cause).split()) or type(cause).__name__
     options = [str(value) for name, value in address.query.items() if _SECRET.search(name)]
     for secret in filter(None, (address.password and str(address.password), *options)):

@@ -1,13 +1,14 @@
-"""Tools that make text."""
+"""Tools that make text, and take it apart."""
 
 import functools
 import inspect
 import itertools
+import json
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
-from typing import Any
+from typing import Annotated, Any
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
@@ -15,13 +16,16 @@ from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
+from pydantic import Field
 from typing_extensions import TypedDict
 
+from comagent.errors import ArgumentError
 from comagent.tools.base import tool
 
-__all__ = ["RenderError", "findings", "render"]
+__all__ = ["RenderError", "findings", "join", "match", "render", "split", "truncate"]
 
 _LONGEST = 2**20
+_LONGEST_JOINED = 64 * 2**20
 _MOST_STEPS = 100_000
 _WIDEST = 9_999
 _TOO_LONG = f"it makes more than {_LONGEST:,} characters of text"
@@ -74,6 +78,65 @@ def findings(checks: list[Check]) -> list[str]:
         f"{check['what']} (limit {check['limit']:g}): {check['advice']}"
         for check in checks
         if check["value"] > check["limit"]
+    ]
+
+
+@tool(name="text.split", kind="inline", cost="cheap", effects="none")
+def split(
+    text: str,
+    separator: Annotated[str, Field(min_length=1)] | None = None,
+    *,
+    limit: Annotated[int, Field(ge=1)] | None = None,
+) -> list[str]:
+    """Cut text at every separator, or into its words where there is none; into at most so many parts.
+
+    The last part is the rest of the text where the limit leaves one.
+    """
+    return text.split(separator, -1 if limit is None else limit - 1)
+
+
+@tool(name="text.join", kind="inline", cost="cheap", effects="none")
+def join(parts: list[Any], separator: str = "\n") -> str:
+    """Put parts together, with a separator between them. Parts that are no text are written as JSON. At most 64 MiB."""
+    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts]
+    if sum(map(len, texts)) + len(separator) * len(texts) > _LONGEST_JOINED:
+        raise ArgumentError("text.join", f"it makes more than {_LONGEST_JOINED:,} characters of text", "Join less.")
+    return separator.join(texts)
+
+
+@tool(name="text.truncate", kind="inline", cost="cheap", effects="none")
+def truncate(text: str, length: Annotated[int, Field(ge=0)], *, ending: str = "…") -> str:
+    """The text if it has at most `length` characters, else its start and the ending, which have so many together."""
+    if len(text) <= length:
+        return text
+    return f"{text[: max(0, length - len(ending))].rstrip()}{ending}"[:length]
+
+
+class Match(TypedDict):
+    text: str
+    start: int
+    """Characters before it."""
+    groups: list[str | None]
+    """What the parentheses of the pattern match; null for those that do not take part."""
+    names: dict[str, str | None]
+    """The same for `(?P<name>...)`."""
+
+
+# A process of its own: some patterns take for ever, and nothing else in a process runs while Python matches one.
+@tool(name="text.match", kind="process", cost="costly", effects="none")
+def match(text: str, pattern: str, *, limit: Annotated[int, Field(ge=1)] = 1000) -> list[Match]:
+    """Find a regular expression, in Python's syntax, everywhere in a text: the first so many matches, or none.
+
+    Give the task a timeout if pattern or text come from somebody else: there are patterns that take for ever.
+    """
+    try:
+        found = itertools.islice(re.finditer(pattern, text), limit)
+    except re.error as error:
+        where = "" if error.pos is None else f" at character {error.pos + 1}"
+        raise ArgumentError("text.match", f"the pattern has a mistake{where}: {error.msg}", "Correct it.") from None
+    return [
+        {"text": hit.group(), "start": hit.start(), "groups": list(hit.groups()), "names": hit.groupdict()}
+        for hit in found
     ]
 
 

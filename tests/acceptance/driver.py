@@ -1,6 +1,6 @@
 """A program that tests start and kill: it runs jobs whose tools leave a line in a ledger for each call.
 
-Orders come by standard input, news go to standard output, one JSON document per line; at the end of the input it closes.
+Orders come by standard input, news go to standard output, one JSON document per line. It closes when the orders end.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def block(value: int, ledger: str, context: comagent.ToolContext) -> int:
 
 
 def staged(stages: int, ledger: str) -> dict[str, Any]:
-    """Fifty tasks per stage: a slow one, then two rows of cheap ones, then their sum, for which the next stage waits."""
+    """Fifty tasks per stage: a slow one, two rows of cheap ones, and their sum, for which the next stage waits."""
     tasks: list[dict[str, Any]] = []
 
     def task(name: str, tool: str, **arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""What acceptance tests need to run a program in processes of its own, look at what it leaves behind, and kill parts."""
+"""What tests need to run a program, to kill parts of it or all of it, and to look at what it leaves behind."""
 
 import contextlib
 import json
@@ -9,37 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import psutil
 
 from comagent.store import Store, store_at
-
-Found = TypeVar("Found")
+from tests.waiting import until
 
 DRIVER = (sys.executable, str(Path(__file__).with_name("driver.py")))
-COMAGENT = (str(Path(sys.executable).with_name("comagent")),)
+COMAGENT = (sys.executable, "-m", "comagent")
 
 SCHEDULER = "ray::Scheduler"
 SUPERVISOR = "ray::Supervisor"
 AGENT = "ray::SubTaskAgent"
-ACTORS = (SCHEDULER, SUPERVISOR, AGENT)
 
 
-def until(look: Callable[[], Found | None], *, what: str, within_s: float = 60.0) -> Found:
-    """The first answer of `look` that is true. Fails if there is none in time."""
-    deadline = time.monotonic() + within_s
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.005)
-
-
-class Program:
+class Tree:
     """A program under test, and every process that was ever seen below it."""
 
     def __init__(self, *command: str, home: Path):
@@ -152,13 +139,13 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], *, home: Path) -> Iterator[Program]:
+def running(command: Sequence[str], *, home: Path) -> Iterator[Tree]:
     """A program that ends with the block, with all its processes, whatever happens."""
-    program = Program(*command, home=home)
+    tree = Tree(*command, home=home)
     try:
-        yield program
+        yield tree
     finally:
-        program.tidy()
+        tree.tidy()
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -189,10 +176,12 @@ def opened(home: Path) -> Iterator[Store]:
 
 def committed(store: Store, job_id: str, *, at_least: int) -> set[str]:
     """The tasks of a job that have an outcome, as soon as they are so many."""
-    return until(
-        lambda: tasks if len(tasks := {row.outcome.task for row in store.progress(job_id)}) >= at_least else None,
-        what=f"{at_least} tasks with an outcome",
-    )
+    return until(lambda: tasks if len(tasks := done(store, job_id)) >= at_least else set())
+
+
+def done(store: Store, job_id: str) -> set[str]:
+    """The tasks of a job that have an outcome."""
+    return {row.outcome.task for row in store.progress(job_id)}
 
 
 class Call(NamedTuple):

@@ -15,14 +15,14 @@ from tests.acceptance.support import (
     DRIVER,
     SCHEDULER,
     SUPERVISOR,
-    Program,
+    Tree,
     calls,
     committed,
     is_running,
     opened,
     running,
-    until,
 )
+from tests.waiting import until
 
 STAGES = 20
 TASKS = 50 * STAGES
@@ -31,8 +31,8 @@ TASKS = 50 * STAGES
 class Case:
     """A job that runs, and what is known of it."""
 
-    def __init__(self, program: Program, store: Store, *, ledger: Path, job_id: str):
-        self.program = program
+    def __init__(self, tree: Tree, store: Store, *, ledger: Path, job_id: str):
+        self.tree = tree
         self.store = store
         self.ledger = ledger
         self.job_id = job_id
@@ -44,18 +44,15 @@ class Case:
 
     def actor(self, title: str) -> psutil.Process:
         """The youngest actor with this title, as soon as there is one."""
-        return until(lambda: self.program.actors(title)[-1:], what=f"an actor {title}")[0]
+        return until(lambda: self.tree.actors(title)[-1:])[0]
 
     def successor(self, title: str, before: list[psutil.Process]) -> psutil.Process:
         """An actor with this title that was not there before."""
-        return until(
-            lambda: [actor for actor in self.program.actors(title) if actor not in before],
-            what=f"another actor {title}",
-        )[0]
+        return until(lambda: [actor for actor in self.tree.actors(title) if actor not in before])[0]
 
     def ends_well(self) -> None:
         """The right result, one outcome for each task, and nothing that was committed before the kill ran again."""
-        assert self.program.told("result") == {"sum": expected(STAGES)}
+        assert self.tree.told("result") == {"sum": expected(STAGES)}
         rows = self.store.progress(self.job_id)
         assert Counter(row.outcome.status for row in rows) == {"succeeded": TASKS + 1}
         assert len({row.outcome.task for row in rows}) == TASKS + 1
@@ -74,19 +71,19 @@ class Host:
         self._stack = contextlib.ExitStack()
         self._number = 0
         self.home = folder
-        self.program: Program | None = None
+        self.tree: Tree | None = None
 
-    def ready(self) -> Program:
-        if self.program is None:
+    def ready(self) -> Tree:
+        if self.tree is None:
             self._number += 1
             self.home = self._folder / f"home{self._number}"
-            self.program = self._stack.enter_context(running(DRIVER, home=self.home))
-            assert self.program.told("connected")
-        return self.program
+            self.tree = self._stack.enter_context(running(DRIVER, home=self.home))
+            assert self.tree.told("connected")
+        return self.tree
 
     def drop(self) -> None:
         self._stack.close()
-        self.program = None
+        self.tree = None
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +95,11 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 @pytest.fixture
 def case(host: Host, tmp_path: Path) -> Iterator[Case]:
-    program = host.ready()
+    tree = host.ready()
     ledger = tmp_path / "ledger"
-    program.order(stages=STAGES, ledger=str(ledger))
+    tree.order(stages=STAGES, ledger=str(ledger))
     with opened(host.home) as store:
-        case = Case(program, store, ledger=ledger, job_id=program.told("submitted"))
+        case = Case(tree, store, ledger=ledger, job_id=tree.told("submitted"))
         yield case
         if store.unfinished():
             host.drop()
@@ -122,7 +119,7 @@ def test_a_job_survives_the_death_of(case: Case, titles: tuple[str, ...]) -> Non
 
 def test_a_job_survives_the_death_of_all_agents_at_once(case: Case) -> None:
     case.reach(TASKS // 3)
-    for agent in case.program.actors(AGENT):
+    for agent in case.tree.actors(AGENT):
         agent.kill()
     case.ends_well()
 
@@ -147,7 +144,7 @@ def test_a_job_survives_the_deaths_of_two_schedulers_that_both_got_something_don
 
 def test_an_agent_that_stands_still_is_replaced_and_does_nothing_when_it_wakes(case: Case) -> None:
     case.reach(TASKS // 3)
-    before = case.program.actors(AGENT)
+    before = case.tree.actors(AGENT)
     agent = before[-1]
     agent.suspend()
     by_then = [call for call in calls(case.ledger) if call.pid == agent.pid]
@@ -160,7 +157,7 @@ def test_an_agent_that_stands_still_is_replaced_and_does_nothing_when_it_wakes(c
 
 def test_a_scheduler_that_stands_still_is_replaced_and_does_nothing_when_it_wakes(case: Case) -> None:
     case.reach(TASKS // 3)
-    before = case.program.actors(SCHEDULER)
+    before = case.tree.actors(SCHEDULER)
     before[-1].suspend()
     case.successor(SCHEDULER, before)
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -172,14 +169,14 @@ def test_a_supervisor_that_stands_still_is_replaced(case: Case) -> None:
     case.reach(TASKS // 3)
     supervisor = case.actor(SUPERVISOR)
     supervisor.suspend()
-    until(lambda: not is_running(supervisor), what="the end of the supervisor")
+    until(lambda: not is_running(supervisor))
     case.ends_well()
 
 
 def test_nothing_is_left_when_the_run_is_closed_after_all_that(host: Host) -> None:
-    program = host.ready()
-    program.below()
-    program.close()
-    assert program.told("closed")
-    assert program.ended() == 0
-    assert program.left() == []
+    tree = host.ready()
+    tree.below()
+    tree.close()
+    assert tree.told("closed")
+    assert tree.ended() == 0
+    assert tree.left() == []

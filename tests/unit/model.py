@@ -1,11 +1,11 @@
-"""A model of everything around the machine: a store, agents that run units in virtual time, and owners that come and go.
+"""A model of what is around the machine: a store, agents that run units in virtual time, owners that come and go.
 
 The parts under test are the real ones: plans, jobs, machines, and the rows between machine and store. The model agents
 follow `comagent.execution`, the owner follows `comagent.actors.scheduler`, the store follows `comagent.store.base`.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ from comagent.protocol import (
     Unit,
     Wire,
 )
-from comagent.states import JOB_ENDS, TASK_BY_LABEL, Task
+from comagent.states import JOB_ENDS, Task
 from comagent.store.base import (
     Committed,
     EventRow,
@@ -69,8 +69,8 @@ TOOLS: Mapping[str, tuple[str, str]] = {
 }
 """Tools of the model by name: kind and declared cost."""
 
-TOOL_ERRORS = frozenset({"ToolError", "TimeoutError", "ConditionFalse"})
-"""Errors that model agents report of attempts; what else ends an attempt is somebody else's fault."""
+TOLD = "as it was told"
+"""What model agents say of attempts that ended as they were meant to."""
 
 
 class Play(NamedTuple):
@@ -89,6 +89,7 @@ class Play(NamedTuple):
 
 FAIL = Play(fails=1_000_000)
 SKIP = Play(when=False)
+PLAIN: Mapping[str, Play] = {}
 
 
 def task(id: str, *needs: str, tool: str = "wait", **fields: Any) -> dict[str, Any]:
@@ -125,9 +126,11 @@ class _Entry:
 class ModelStore:
     """Keeps the promises of `Store` that the engine relies on, in memory."""
 
+    fenced = True
+    """Whether it turns away those who were replaced; a store that does not is what tests plant."""
+
     def __init__(self) -> None:
         self.jobs: dict[str, _Entry] = {}
-        self.fenced = True
 
     def commit(self, commits: Sequence[JobCommit], refused: frozenset[str]) -> list[Verdict]:
         return [self._commit(commit, commit.job_id in refused) for commit in commits]
@@ -277,7 +280,7 @@ class Agent:
             if hand.todo:
                 hand.current = hand.todo.pop(0)
                 self.world.check_inputs(hand)
-                if self.world.kills(hand.unit.parts[hand.current].path):
+                if self.world.kills(hand.unit.job_id, hand.unit.parts[hand.current].path):
                     self.world.die(self.name)
                 return True
         else:
@@ -307,13 +310,11 @@ class Agent:
         assert hand.current is not None
         part = hand.unit.parts[hand.current]
         start, now = self.world.now_ms, self.world.now_ms
-        if part.path == OUTPUTS:
-            return Row(part.index, part.attempt, Task.SUCCEEDED, start, now, value_of(part.path))
         if part.path in self.world.stuck:
             return None
         if hand.stopped:
             return Row(part.index, part.attempt, Task.CANCELLED, start, now, _error("Cancelled"))
-        play = self.world.plays.get(part.path, Play())
+        play = self.world.plays.get((hand.unit.job_id, part.path), Play())
         if not play.when:
             return Row(part.index, part.attempt, Task.SKIPPED, start, now, _error("ConditionFalse"))
         if part.path in self.world.held:
@@ -407,7 +408,7 @@ class Agent:
 
 
 def _error(kind: str) -> bytes:
-    return json.dumps({"type": kind, "message": "as it was told"}).encode()
+    return json.dumps({"type": kind, "message": TOLD}).encode()
 
 
 class Owner:
@@ -502,11 +503,12 @@ def _answer(verdict: Verdict | None, won: dict[int, Row]) -> Answered:
 class World:
     """Jobs, agents, the owner, and former owners who have not noticed. Nothing happens by itself."""
 
-    def __init__(self, *, agents: int = 1, machine: Callable[[Epoch], Machine] = Machine):
+    def __init__(self, *, agents: int = 1, ref_edges: bool = False):
         self.now_ms = 1_000_000.0
         self.store = ModelStore()
         self.plans: dict[str, Plan] = {}
-        self.plays: dict[str, Play] = {}
+        self.plays: dict[tuple[str, str], Play] = {}
+        """What tools do, by job and task; they succeed where nothing is said."""
         self.held: set[str] = set()
         """Tasks whose attempts go on until they are let go."""
         self.stuck: set[str] = set()
@@ -517,19 +519,19 @@ class World:
         """What units export, once all of it is committed; None where it is lost."""
         self.agents: dict[str, Agent] = {}
         self.zombies: list[Owner] = []
-        self._machine = machine
+        self._ref_edges = ref_edges
         self._size = agents
         self._number = 0
-        self.owner = Owner(self, machine((0, 1)))
+        self.owner = Owner(self, Machine((0, 1), ref_edges=ref_edges))
         for _ in range(agents):
             self.join(self.owner)
 
-    # What may happen -------------------------------------------------------------------------------------------------
+    # What may happen --------------------------------------------------------------------------------------------------
 
-    def submit(self, document: Mapping[str, Any], plays: Mapping[str, Play] | None = None, *, job_id: str = "job") -> None:
+    def submit(self, document: Mapping[str, Any], plays: Mapping[str, Play] = PLAIN, *, job_id: str = "job") -> None:
         process_doc, tools_doc = _documents(document)
         plan = self.plans[job_id] = plan_of(document)
-        self.plays.update(plays or {})
+        self.plays.update({(job_id, path): play for path, play in plays.items()})
         priority = int(document.get("priority", 0))
         self.owner.admissions[job_id] = JobRow(
             job_id, "", "", None, "", "model", "model", process_doc, tools_doc, b"{}", "", priority, job_id, "",
@@ -561,17 +563,20 @@ class World:
         if not agent.lost:
             agent.owner.inbox.append(Lost(name, True))
 
-    def kills(self, path: str) -> bool:
+    def kills(self, job_id: str, path: str) -> bool:
         """Whether an attempt at a task takes its agent with it."""
-        play = self.plays.get(path, Play())
+        play = self.plays.get((job_id, path), Play())
         if play.kills:
-            self.plays[path] = play._replace(kills=play.kills - 1)
+            self.plays[job_id, path] = play._replace(kills=play.kills - 1)
         return play.kills > 0
 
     def kill(self, owner: Owner, name: str) -> None:
         """The owner ends an agent and starts another, unless it did that before."""
-        if name in self.agents:
-            self.agents.pop(name).end()
+        agent = self.agents.pop(name, None)
+        if agent is not None:
+            agent.end()
+            if agent.owner is not owner:
+                agent.owner.inbox.append(Lost(name, blame=True))
         if owner is self.owner and len(self.healthy()) < self._size:
             self.join(owner)
 
@@ -579,7 +584,7 @@ class World:
         """Another owner takes the jobs and the agents. The former one is not told."""
         self.zombies.append(self.owner)
         epoch = (0, self.owner.machine.epoch[1] + 1)
-        owner = self.owner = Owner(self, self._machine(epoch))
+        owner = self.owner = Owner(self, Machine(epoch, ref_edges=self._ref_edges))
         for job_id in self.store.take_over(epoch):
             owner.inbox.append(self.store.read(job_id, self.plans[job_id], self.now_ms))
         for agent in self.agents.values():
@@ -595,7 +600,7 @@ class World:
     def healthy(self) -> list[Agent]:
         return [agent for agent in self.agents.values() if not agent.lost and agent.owner is self.owner]
 
-    # Going on --------------------------------------------------------------------------------------------------------
+    # Going on ---------------------------------------------------------------------------------------------------------
 
     def step(self, refused: Iterable[str] = ()) -> Step:
         return self.owner.step(frozenset(refused))
@@ -640,7 +645,7 @@ class World:
             self.now_ms = max(self.now_ms, due)
         raise AssertionError("the jobs do not end")
 
-    # What became of it -----------------------------------------------------------------------------------------------
+    # What became of it ------------------------------------------------------------------------------------------------
 
     def status(self, job_id: str = "job") -> str:
         """What is durable of a job's status."""
@@ -670,7 +675,7 @@ class World:
         """The tasks of each unit that was sent so far."""
         return [[part[2] for part in unit.parts] for _, unit in self.sent]
 
-    # What is checked on the way ----------------------------------------------------------------------------------------
+    # What is checked on the way ---------------------------------------------------------------------------------------
 
     def on_commit(self, owner: Owner, change: Change) -> None:
         """Called after a job's change became durable, before its effects."""
@@ -701,6 +706,3 @@ class World:
             if need in plan.uses_of(part.index) and committed is not None and committed.outcome.status == "succeeded":
                 wire = unit.literals.get(path, hand.brought.get(path))
                 assert need in made or wire == value_of(path), f"{part.path} lacks {path}"
-
-
-__all__ = ["FAIL", "OUTPUTS", "SKIP", "TASK_BY_LABEL", "Agent", "Hand", "Owner", "Play", "World", "plan_of", "process", "task"]

@@ -20,6 +20,8 @@ from comagent.submission import prepare
 from tests.toolbox import RAISES, UNSTORABLE, named
 from tests.waiting import gone, until_async, written
 
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
 
 class Desk:
     """An executor, what it is given, and what it reports."""
@@ -434,12 +436,13 @@ async def test_a_coroutine_that_blocks_the_loop_for_long_fails(
 
 
 async def test_a_fence_drops_what_has_not_begun_and_lists_what_runs(desk: Desk, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    tasks = [echo("a", 1), task("slow", "slow_though_cheap", seconds=0.3, mark=str(mark)), echo("b", 2)]
+    marks = [tmp_path / "mark0", tmp_path / "mark1"]
+    tasks = [echo("a", 1), task("slow", "hang_inline", mark=str(marks[0])), echo("b", 2)]
     batch = desk.start(BATCH, tasks)
     waiting = desk.start(BATCH, [echo("c", 1)])
-    single = desk.start("async", [task("d", "hang_async")])
-    await until_async(written(mark))
+    single = desk.start("async", [task("d", "hang_async", mark=str(marks[1]))])
+    for mark in marks:
+        await until_async(written(mark))
     unbegun = desk.start("thread", [task("e", "return_thread", what="")])
 
     running = desk.executor.fence((1, 2))

@@ -19,6 +19,8 @@ from comagent.tools.registry import resolve
 from tests.toolbox import RAISES, UNSTORABLE, named
 from tests.waiting import gone, runs, until_async, written
 
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
 CONTEXT = ToolContext("job", "task", 2, (1, 7), "job/task", None)
 
 

@@ -17,18 +17,20 @@ class Step(NamedTuple):
     arguments: Template
     when: Any
     timeout_s: float | None
+    prefix: str = ""
+    """What the paths of its process begin with: empty, or that of a sub-process."""
 
 
 def encode_step(step: Step) -> bytes:
     """A step as bytes. Plain tuples: named ones take three times as long."""
-    tool, (constants, plain, rest), when, timeout_s = step
+    tool, (constants, plain, rest), when, timeout_s, prefix = step
     flat = [(name, *reference) for name, reference in plain]
-    return pickle.dumps((tool, constants, flat, rest, when, timeout_s), protocol=5)
+    return pickle.dumps((tool, constants, flat, rest, when, timeout_s, prefix), protocol=5)
 
 
 @lru_cache(maxsize=4096)
 def decode_step(blob: bytes) -> Step:
     """The step that was encoded. Plans come from the owner of the job only, never from outside."""
-    tool, constants, flat, rest, when, timeout_s = pickle.loads(blob)
+    tool, constants, flat, rest, when, timeout_s, prefix = pickle.loads(blob)
     plain = tuple((name, Reference(root, key, path)) for name, root, key, path in flat)
-    return Step(tool, Template(constants, plain, rest), when, timeout_s)
+    return Step(tool, Template(constants, plain, rest), when, timeout_s, prefix)

@@ -76,7 +76,8 @@ def prepare(process: Process, *, base: Path | None = None) -> Prepared:
     process_hash = hashlib.sha256(process_doc).hexdigest()
     found: dict[str, ToolSpec] = {}
     refused: dict[str, ComAgentError] = {}
-    for name in dict.fromkeys(task.tool for task in process.tasks):
+    named = [(path, task.tool) for path, task in process.all_tasks() if task.tool is not None]
+    for name in dict.fromkeys(tool for _, tool in named):
         try:
             found[name] = resolve(name, base=base)
         except ComAgentError as error:
@@ -87,9 +88,9 @@ def prepare(process: Process, *, base: Path | None = None) -> Prepared:
 
     tools = {name: ToolUse(name, tool.kind, tool.cost, tool.effects, tuple(tool.code)) for name, tool in found.items()}
     missing = [
-        Problem(str(refused[task.tool]), task=task.id, field="tool")
-        for task in process.tasks
-        if task.tool in refused
+        Problem(str(refused[tool]), task=path, field="tool")
+        for path, tool in named
+        if tool in refused
     ]
     try:
         plan = compile_process(process, tools, process_hash=process_hash, check=check)

@@ -9,7 +9,7 @@ All arrays are plain lists: the engine reads them one number at a time, which li
 appends to copies of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,13 +18,10 @@ from comagent.errors import ExpressionError, Problem, ProcessError
 from comagent.expressions import Reference, Template, condition, is_constant, references, template
 from comagent.nearest import nearest
 from comagent.spec import Input, Process, Retry, Task, bind_inputs
-from comagent.steps import RESULT_TOOL, Step, encode_step
+from comagent.steps import ENTRY, RESULT_TOOL, Step, encode_step
 
 OUTPUTS = "/outputs"
 """Path of the implicit last task; no id may contain a slash, so it collides with none."""
-
-ENTRY = "/inputs"
-"""Last part of the path of the task that makes the inputs of a sub-process."""
 
 NO_RETRY = Retry()
 NO_ARGUMENTS = Template({}, (), ())
@@ -541,3 +538,13 @@ def compile_process(
     not exist or is not upstream, invalid expressions.
     """
     return _Compiler(tools, check).compile(process, process_hash)
+
+
+def paths_of(document: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The paths of a process' tasks in the order of their indices, from its canonical document; `OUTPUTS` not included."""
+    for task in document["tasks"]:
+        path = prefix + task["id"]
+        if "process" in task:
+            yield f"{path}/{ENTRY}"
+            yield from paths_of(task["process"], f"{path}/")
+        yield path

@@ -9,6 +9,9 @@ from comagent.expressions import Reference, Template
 RESULT_TOOL = -1
 """Tool number of the implicit last task of a process: its resolved arguments are its value."""
 
+ENTRY = "/inputs"
+"""Last part of the path of the task that makes the inputs of a sub-process."""
+
 
 class Step(NamedTuple):
     """What an agent must know to run a task."""

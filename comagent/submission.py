@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from comagent import spec
 from comagent.errors import ComAgentError, Problem, ProcessError
+from comagent.nesting import with_processes
 from comagent.plan import Plan, ToolUse, compile_process
 from comagent.reading import read_process
 from comagent.spec import Process
@@ -105,9 +106,11 @@ def prepare(process: Process, *, base: Path | None = None) -> Prepared:
 
 def prepare_file(path: str | Path) -> Prepared:
     """Reads, checks and compiles the process in a file. Raises `ProcessError` with file and line."""
+    path = Path(path)
     document, marks = read_process(path)
+    document = with_processes(document, folder=path.parent, within=(path.resolve(),))
     try:
-        return prepare(spec.parse(document), base=Path(path).parent)
+        return prepare(spec.parse(document), base=path.parent)
     except ProcessError as error:
         raise marks.locate(error) from None
 

@@ -21,6 +21,7 @@ from comagent.errors import (
 )
 from comagent.ids import uuid7
 from comagent.job_view import JobView, Progress
+from comagent.nesting import with_processes
 from comagent.protocol import Large, Wire
 from comagent.spec import Process
 from comagent.submission import Prepared, Submission, prepare, prepare_file, submission
@@ -134,7 +135,7 @@ class Client:
                 known = self._prepared[id(source)] = prepare(source)
             return known
         if isinstance(source, Mapping):
-            return prepare(spec.parse(source))
+            return prepare(spec.parse(with_processes(source, folder=Path.cwd())))
         return prepare_file(source)
 
     def job(self, job_id: str) -> Job:

@@ -20,7 +20,7 @@ from comagent.failure import failure, told
 from comagent.isolation import ProcessCall
 from comagent.protocol import BATCH, INLINE_BYTES, DispatchId, Epoch, Large, Report, Row, Running, Unit, Wire
 from comagent.states import Task
-from comagent.steps import RESULT_TOOL, Step, decode_step
+from comagent.steps import ENTRY, RESULT_TOOL, Step, decode_step
 from comagent.store.documents import Documents
 from comagent.tools.base import Tool, ToolContext
 from comagent.tools.loading import load
@@ -73,6 +73,25 @@ class Values(Mapping[str, Any]):
         self._wires[path] = wire
 
 
+class _Under(Mapping[str, Any]):
+    """What a mapping by path has below one path: the tasks of a sub-process, by their own ids."""
+
+    __slots__ = ("_all", "_prefix")
+
+    def __init__(self, everything: Mapping[str, Any], prefix: str):
+        self._all = everything
+        self._prefix = prefix
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.removeprefix(self._prefix) for path in self._all if path.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class Hand:
     """A unit that is being run, and which of its parts nobody has begun."""
 
@@ -91,7 +110,17 @@ class Hand:
         self.since = 0.0
         self.stop: Callable[[], None] | None = None
         self.tools: dict[int, Tool] = {}
+        self._scopes: dict[str, dict[str, Any]] = {"": scope}
         self._giving = threading.Lock()
+
+    def scope_of(self, step: Step) -> dict[str, Any]:
+        """What the expressions of a step can see: all of the process, or of the sub-process that it belongs to."""
+        scope = self._scopes.get(step.prefix)
+        if scope is None:
+            scope = {root: _Under(self.scope[root], step.prefix) for root in ("tasks", "status", "errors")}
+            scope["inputs"] = self.scope["tasks"][step.prefix + ENTRY]
+            self._scopes[step.prefix] = scope
+        return scope
 
     def give_back(self, keep: int = 0) -> list[int]:
         """Takes back what has not begun, from the end down to position `keep`; returns task indices."""
@@ -256,9 +285,10 @@ class Executor:
         started = time.time() * 1000
         try:
             step = decode_step(blob)
-            if step.when is not None and not evaluate_condition(step.when, hand.scope):
+            scope = hand.scope_of(step)
+            if step.when is not None and not evaluate_condition(step.when, scope):
                 return (index, attempt, SKIPPED, started, started, CONDITION_FALSE), b"", None  # type: ignore[return-value]
-            arguments = resolve(step.arguments, hand.scope)
+            arguments = resolve(step.arguments, scope)
             if step.tool == RESULT_TOOL:
                 value, name = arguments, "outputs"
             else:
@@ -303,9 +333,10 @@ class Executor:
         index, attempt, path, blob = hand.unit.parts[0]
         try:
             step = decode_step(blob)
-            if step.when is not None and not evaluate_condition(step.when, hand.scope):
+            scope = hand.scope_of(step)
+            if step.when is not None and not evaluate_condition(step.when, scope):
                 return SKIPPED, CONDITION_FALSE, False
-            arguments = resolve(step.arguments, hand.scope)
+            arguments = resolve(step.arguments, scope)
             call = self._begin(hand, step, arguments, self._context(hand, index, attempt, path, step))
         except Exception as error:  # noqa: BLE001  # it is the attempt's error
             return FAILED, failure(error), False

@@ -54,10 +54,10 @@ class Job:
 
     __slots__ = (
         "alone",
+        "causes",
         "deaths",
         "doomed",
-        "ending",
-        "error",
+        "endings",
         "errors",
         "events",
         "failures",
@@ -114,27 +114,37 @@ class Job:
         """Values that tasks which have not ended will read."""
         self.readers = plan.readers.copy()
         self.errors: dict[int, bytes | None] = {}
-        self.left = total - 1
-        """Tasks that have not ended, the implicit one not counted."""
-        self.ending: str | None = None
-        """How the job will end, if not well."""
-        self.error: bytes | None = None
+        self.left = [group.size for group in plan.groups]
+        """For the job and each sub-process: how many of its tasks have not ended, the one that makes its result aside."""
+        self.endings: list[str | None] = [None] * len(plan.groups)
+        """How the job, or a sub-process, will end, if not well: `failed`, `skipped`, `cancelled` or `timed_out`."""
+        self.causes: list[bytes | None] = [None] * len(plan.groups)
+        """The error with which the job, or a sub-process, began to fail."""
         self.finished = False
         self.fresh: list[int] = []
         self.rows: list[Ended] = []
         self.events: list[Happened] = []
         self.retries: list[Retry] = []
 
+    @property
+    def ending(self) -> str | None:
+        """How the job will end, if not well."""
+        return self.endings[0]
+
+    @property
+    def error(self) -> bytes | None:
+        """The error with which the job began to fail."""
+        return self.causes[0]
+
     # What may happen to a job -----------------------------------------------------------------------------------------
 
-    def start(self, now_ms: float) -> None:
+    def start(self) -> None:
         """Makes the tasks ready that need nothing."""
-        state, fresh = self.state, self.fresh
-        for task, needs in enumerate(self.waiting[:-1]):
-            if needs == 0 and state[task] == PENDING:
+        state, fresh, results = self.state, self.fresh, self.plan.results
+        for task, needs in enumerate(self.waiting):
+            if needs == 0 and state[task] == PENDING and task not in results:
                 state[task] = READY
                 fresh.append(task)
-        self._make_result(now_ms)
 
     def restore(self, ended: Iterable[Row], failures: dict[int, int], stopping: str | None) -> None:
         """Puts a job that another owner began where the store says it is; `go_on` follows.
@@ -143,31 +153,33 @@ class Job:
         """
         plan, state = self.plan, self.state
         for row in ended:
-            state[row.index] = row.status
-            if row.index < len(plan):
-                self.left -= 1
+            task = row.index
+            state[task] = row.status
+            if task < len(plan):
+                self.left[plan.group[task]] -= 1
             if row.status == SUCCEEDED:
-                if self.readers[row.index] and row.payload is not None:
-                    self.wires[row.index] = row.payload
+                if self.readers[task] and row.payload is not None:
+                    self.wires[task] = row.payload
             else:
-                self.errors[row.index] = row.payload  # type: ignore[assignment]
-                if self.ending is None and self._fails_job(row.index, row.status):
-                    self.ending, self.error = "failed", self.errors[row.index]
+                self.errors[task] = row.payload  # type: ignore[assignment]
+                self._note_ending(task, row.status)
         for task in range(len(plan)):
             if state[task] >= TERMINAL:
                 self._release(task)
                 self._tell(task, state[task], self._passes(task, state[task]))
         self.failures = dict(failures)
         if stopping is not None:
-            self.ending, self.status = stopping, "cancelling"
+            self._stop_all(stopping)
 
     def go_on(self, now_ms: float) -> None:
         """After `restore`, and once it is known what still runs: makes ready or ends what does not."""
-        if self.ending is not None:
+        if any(self.endings):
             self._end_all_unstarted(now_ms)
         for task in range(len(self.plan)):
-            self._consider(task, now_ms)
-        self._make_result(now_ms)
+            if task not in self.plan.results:
+                self._consider(task, now_ms)
+        for group in reversed(range(len(self.left))):
+            self._make_result(group, now_ms)
 
     def succeeded(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
         """An attempt succeeded: its value is the task's."""
@@ -179,7 +191,8 @@ class Job:
         if task == len(plan):
             self._finish()
             return
-        self.left -= 1
+        group = plan.group[task]
+        self.left[group] -= 1
         state, waiting, plain = self.state, self.waiting, plan.plain
         for fed in plan.feeds[plan.feeds_at[task] : plan.feeds_at[task + 1]]:
             waiting[fed] -= 1
@@ -191,8 +204,8 @@ class Job:
                 self._count(fed, 0)
                 self._consider(fed, now_ms)
         self._release(task)
-        if self.left == 0:
-            self._make_result(now_ms)
+        if self.left[group] == 0:
+            self._make_result(group, now_ms)
 
     def attempt_ended_badly(self, task: int, row: Row, dispatch: str, now_ms: float) -> None:
         """An attempt failed or timed out: the task is tried again if its policy says so, else that is its outcome."""
@@ -224,8 +237,8 @@ class Job:
     def handed_back(self, task: int, now_ms: float) -> None:
         """A task was dispatched and never started: it is where it was before."""
         self.state[task] = PENDING
-        if task == len(self.plan):
-            self._make_result(now_ms)
+        if task in self.plan.results:
+            self._make_result(self.plan.results[task], now_ms)
         elif self._stops(task):
             self._end_unstarted(task, now_ms)
         else:
@@ -239,13 +252,12 @@ class Job:
 
     def stop(self, ending: str, now_ms: float) -> None:
         """Ends everything that does not run; the rest is for the owner to stop. `ending` is how the job will end."""
-        if self.ending in (None, "failed"):
-            self.ending = ending
-        self.status = "cancelling"
+        self._stop_all(ending)
         self._end_all_unstarted(now_ms)
-        if self.state[len(self.plan)] == READY:
-            self.state[len(self.plan)] = PENDING
-        self._make_result(now_ms)
+        for result, group in self.plan.results.items():
+            if self.state[result] == READY:
+                self.state[result] = PENDING
+            self._make_result(group, now_ms)
 
     def attempt_of(self, task: int) -> int:
         """Number of the next attempt; the first is 1."""
@@ -254,7 +266,8 @@ class Job:
     def snapshot(self) -> tuple[Any, ...]:
         """What must be equal after a rebuild from the store: everything but what is on its way."""
         settled = bytes(s if s >= TERMINAL else 0 for s in self.state)
-        return settled, self.left, self.status, self.ending, self.finished, dict(self.failures), sorted(self.wires)
+        left, endings = tuple(self.left), tuple(self.endings)
+        return settled, left, self.status, endings, self.finished, dict(self.failures), sorted(self.wires)
 
     # What follows from it ---------------------------------------------------------------------------------------------
 
@@ -262,25 +275,63 @@ class Job:
         return self.plan.policies[self.plan.policy[task]]
 
     def _stops(self, task: int) -> bool:
-        """Whether the job's ending ends a task that does not run: a failing job still runs its handlers."""
-        return self.ending is not None and (self.ending != "failed" or self._policy(task).trigger not in HANDLERS)
+        """Whether a task that does not run ends with what it is part of: what fails still runs its handlers."""
+        if task in self.plan.results:
+            return False
+        ending = self.endings[self.plan.group[task]]
+        return ending is not None and (ending != "failed" or self._policy(task).trigger not in HANDLERS)
 
-    def _fails_job(self, task: int, status: int) -> bool:
-        return status in (FAILED, TIMED_OUT) and self._policy(task).on_failure == "fail"
+    def _note_ending(self, task: int, status: int) -> int | None:
+        """What an outcome other than success means for what the task is part of: returns the group that ends now."""
+        group = self.plan.group[task]
+        if self.endings[group] is not None:
+            return None
+        if status in (FAILED, TIMED_OUT) and self._policy(task).on_failure == "fail":
+            self._end_group(group, "failed", self.errors.get(task))
+        elif task == self.plan.groups[group].entry:
+            self._end_group(group, "skipped", None)
+        else:
+            return None
+        return group
+
+    def _end_group(self, group: int, ending: str, cause: bytes | None) -> None:
+        """A job or sub-process ends badly, and with it the sub-processes in it."""
+        groups, endings = self.plan.groups, self.endings
+        endings[group], self.causes[group] = ending, cause
+        for inner in range(group + 1, len(groups)):
+            if groups[inner].first >= groups[group].last:
+                break
+            if endings[inner] is None:
+                endings[inner] = "skipped"
+
+    def _stop_all(self, ending: str) -> None:
+        for group, before in enumerate(self.endings):
+            if before in (None, "failed", "skipped"):
+                self.endings[group] = ending
+        self.status = "cancelling"
 
     def _end_all_unstarted(self, now_ms: float) -> None:
-        for task in range(len(self.plan)):
-            if self.state[task] < TERMINAL and self.state[task] != RUNNING and self._stops(task):
-                self._end_unstarted(task, now_ms)
+        for task in self._unstarted(0):
+            self._end_unstarted(task, now_ms)
+
+    def _unstarted(self, group: int) -> list[int]:
+        """Tasks of a group that have not started, and will not."""
+        first, last, state = self.plan.groups[group].first, self.plan.groups[group].last, self.state
+        unstarted = (PENDING, READY, RETRYING, WAITING)
+        return [task for task in range(first, last) if state[task] in unstarted and self._stops(task)]
 
     def _end_unstarted(self, task: int, now_ms: float) -> None:
         self._end(task, self._unstarted_row(task, now_ms), "", now_ms)
 
     def _unstarted_row(self, task: int, now_ms: float) -> Row:
-        if self.ending == "failed":
-            return self._row(task, SKIPPED, "JobFailed", "not started, because the job had failed", now_ms)
-        why = "the job ran out of time" if self.ending == "timed_out" else "the job was cancelled"
-        return self._row(task, CANCELLED, "Cancelled", f"not started, because {why}", now_ms)
+        match self.endings[self.plan.group[task]]:
+            case "failed":
+                return self._row(task, SKIPPED, "JobFailed", "not started, because the job had failed", now_ms)
+            case "skipped":
+                return self._row(task, SKIPPED, "JobFailed", "not started, because its sub-process had ended", now_ms)
+            case ending:
+                why = "the job ran out of time" if ending == "timed_out" else "the job was cancelled"
+                return self._row(task, CANCELLED, "Cancelled", f"not started, because {why}", now_ms)
 
     def _row(self, task: int, status: Task, kind: str, message: str, now_ms: float) -> Row:
         """The outcome of a task that ends without another attempt."""
@@ -290,6 +341,7 @@ class Job:
         """An outcome other than success, and all skips that follow from it."""
         plan, state = self.plan, self.state
         todo: list[tuple[int, Row, str]] = [(task, row, dispatch)]
+        complete: list[int] = []
         while todo:
             task, row, dispatch = todo.pop()
             if state[task] >= TERMINAL:
@@ -300,15 +352,17 @@ class Job:
             if task == len(plan):
                 self._end_result(row)
                 return
-            self.left -= 1
+            group = plan.group[task]
+            self.left[group] -= 1
+            if self.left[group] == 0:
+                complete.append(group)
             passes = self._passes(task, row.status)
-            if self.ending is None and self._fails_job(task, row.status):
-                self.ending = "failed"
-                self.error = self.errors[task]
-                for other in range(len(plan)):
-                    if state[other] < TERMINAL and state[other] != RUNNING and self._stops(other):
-                        why = f'not started, because task "{plan.ids[task]}" failed'
-                        todo.append((other, self._row(other, SKIPPED, "JobFailed", why, now_ms), ""))
+            ended = self._note_ending(task, row.status)
+            if ended is not None:
+                label = TASK_LABELS[row.status].replace("_", " ")
+                why = f'not started, because task "{plan.ids[task]}" {label}'
+                for other in self._unstarted(ended):
+                    todo.append((other, self._row(other, SKIPPED, "JobFailed", why, now_ms), ""))
             for fed in self._tell(task, row.status, passes):
                 if state[fed] >= TERMINAL:
                     continue
@@ -327,7 +381,8 @@ class Job:
                         state[fed] = READY
                         self.fresh.append(fed)
             self._release(task)
-        self._make_result(now_ms)
+        for group in complete:
+            self._make_result(group, now_ms)
 
     def _skip_row(self, task: int, cause: int, now_ms: float) -> Row:
         if self.ending is not None and self.ending != "failed":
@@ -400,22 +455,29 @@ class Job:
             if readers[used] == 0:
                 self.wires.pop(used, None)
 
-    def _make_result(self, now_ms: float) -> None:
-        """Once all tasks have ended: the implicit last one runs, or is skipped if the job did not go well."""
-        result = len(self.plan)
-        if self.left or self.state[result] != PENDING:
+    def _make_result(self, group: int, now_ms: float) -> None:
+        """Once all tasks of the job, or of a sub-process, have ended: the task that makes its result runs, or ends too."""
+        result = self.plan.groups[group].result
+        if self.left[group] or self.state[result] != PENDING:
             return
-        if self.ending is None:
-            self.state[result] = READY
-            self.fresh.append(result)
-        else:
-            why = "no result, because the job did not succeed"
-            self._end(result, self._row(result, SKIPPED, "JobFailed", why, now_ms), "", now_ms)
+        match self.endings[group]:
+            case None:
+                self.state[result] = READY
+                self.fresh.append(result)
+                return
+            case "failed" if group > 0:
+                why = self.causes[group] or error_payload("SubProcessFailed", "a task of the sub-process failed")
+                row = Row(result, 1, FAILED, now_ms, now_ms, why)
+            case ending:
+                status = CANCELLED if group > 0 and ending in ("cancelled", "timed_out") else SKIPPED
+                what = "sub-process" if group > 0 else "job"
+                row = self._row(result, status, "JobFailed", f"no result, because the {what} did not succeed", now_ms)
+        self._end(result, row, "", now_ms)
 
     def _end_result(self, row: Row) -> None:
         if row.status != SKIPPED and self.ending is None:
-            self.ending = "timed_out" if row.status == TIMED_OUT else "failed"
-            self.error = self.errors[row.index]
+            self.endings[0] = "timed_out" if row.status == TIMED_OUT else "failed"
+            self.causes[0] = self.errors[row.index]
         self._finish()
 
     def _finish(self) -> None:

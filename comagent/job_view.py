@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from comagent.plan import OUTPUTS
+from comagent.plan import OUTPUTS, paths_of
 from comagent.protocol import Large, Wire
 from comagent.states import JOB_ENDS, TASK_BY_LABEL, TASK_LABELS, Task
 from comagent.store.base import EventRow, JobRecord, ProgressRow
@@ -96,9 +96,8 @@ class Progress(NamedTuple):
 
 def ended_view(record: JobRecord, outcomes: Sequence[ProgressRow]) -> JobView:
     """The view of a job from the store."""
-    tasks = json.loads(record.process_doc)["tasks"]
-    index = {task["id"]: number for number, task in enumerate(tasks)}
-    view = JobView(record.job_id, len(tasks), known=True)
+    index = {path: number for number, path in enumerate(paths_of(json.loads(record.process_doc)))}
+    view = JobView(record.job_id, len(index), known=True)
     view.status = record.status
     for row in outcomes:
         if row.outcome.task == OUTPUTS:

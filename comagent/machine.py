@@ -233,7 +233,7 @@ class Machine:
     def _submitted(self, event: Submitted) -> None:
         job = event.job
         self.jobs[job.job_id] = self._touched[job.job_id] = job
-        job.start(self._now_ms)
+        job.start()
         if event.deadline_ms is not None:
             self._at(event.deadline_ms, "job", job.job_id)
 
@@ -698,9 +698,10 @@ class Machine:
             members += following
             generation = following
         result = len(plan)
-        last = job.left == len(members) and job.ending is None and state[result] == Task.PENDING
-        if last and result not in job.alone and not reads_ends[result]:
-            members.append(result)
+        last = len(plan.groups) == 1 and job.left[0] == len(members)
+        if last and job.ending is None and state[result] == Task.PENDING:
+            if result not in job.alone and not reads_ends[result]:
+                members.append(result)
         return members
 
     def _send(

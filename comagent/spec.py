@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
@@ -183,10 +183,13 @@ class Defaults(_Limits):
 
 
 class Task(_Limits):
-    """A node of the graph: one call of a tool."""
+    """A node of the graph: one call of a tool, or one run of another process."""
 
     id: _Id
-    tool: str = Field(min_length=1)
+    tool: str | None = Field(None, min_length=1)
+    process: "Process | None" = None
+    """In place of a tool: a process whose inputs are given under `with`. Its tasks become part of the job, and its result
+    is the task's value. In a file also the path of another file, relative to the first."""
     name: str = ""
     description: str = ""
     needs: tuple[str, ...] = ()
@@ -199,6 +202,12 @@ class Task(_Limits):
     on_failure: OnFailure = "fail"
     cost: Cost | None = None
     """Where it is not written, the tool's own."""
+
+    @model_validator(mode="after")
+    def _tool_or_process(self) -> "Task":
+        if (self.tool is None) == (self.process is None):
+            raise _refusal("a task has either a tool or a process")
+        return self
 
     @property
     def declares_needs(self) -> bool:
@@ -226,6 +235,13 @@ class Process(_Model):
     """For the whole job."""
     priority: Annotated[int, BeforeValidator(_priority), Field(strict=True, ge=-(2**31), lt=2**31)] = 0
 
+    def all_tasks(self, prefix: str = "") -> "Iterator[tuple[str, Task]]":
+        """All tasks with their paths, those of sub-processes included."""
+        for task in self.tasks:
+            yield prefix + task.id, task
+            if task.process is not None:
+                yield from task.process.all_tasks(f"{prefix}{task.id}/")
+
     def timeout_s_of(self, task: Task) -> float | None:
         """The limit of one attempt at `task`, its own or the default."""
         return self.defaults.timeout_s if task.timeout_s is None else task.timeout_s
@@ -240,6 +256,8 @@ class Process(_Model):
         for entry, task in zip(document["tasks"], self.tasks, strict=True):
             if task.declares_needs and not task.needs:
                 entry["needs"] = ()
+            if task.process is not None:
+                entry["process"] = task.process.document()
         for name, declared in self.inputs.items():
             if "default" in declared.model_fields_set:
                 document["inputs"][name]["default"] = declared.default

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from comagent import spec
 from comagent.errors import ComAgentError, Problem, ProcessError
+from comagent.nesting import with_processes
 from comagent.plan import Plan, ToolUse, compile_process
 from comagent.reading import read_process
 from comagent.spec import Process
@@ -76,7 +77,8 @@ def prepare(process: Process, *, base: Path | None = None) -> Prepared:
     process_hash = hashlib.sha256(process_doc).hexdigest()
     found: dict[str, ToolSpec] = {}
     refused: dict[str, ComAgentError] = {}
-    for name in dict.fromkeys(task.tool for task in process.tasks):
+    named = [(path, task.tool) for path, task in process.all_tasks() if task.tool is not None]
+    for name in dict.fromkeys(tool for _, tool in named):
         try:
             found[name] = resolve(name, base=base)
         except ComAgentError as error:
@@ -87,9 +89,9 @@ def prepare(process: Process, *, base: Path | None = None) -> Prepared:
 
     tools = {name: ToolUse(name, tool.kind, tool.cost, tool.effects, tuple(tool.code)) for name, tool in found.items()}
     missing = [
-        Problem(str(refused[task.tool]), task=task.id, field="tool")
-        for task in process.tasks
-        if task.tool in refused
+        Problem(str(refused[tool]), task=path, field="tool")
+        for path, tool in named
+        if tool in refused
     ]
     try:
         plan = compile_process(process, tools, process_hash=process_hash, check=check)
@@ -104,9 +106,11 @@ def prepare(process: Process, *, base: Path | None = None) -> Prepared:
 
 def prepare_file(path: str | Path) -> Prepared:
     """Reads, checks and compiles the process in a file. Raises `ProcessError` with file and line."""
+    path = Path(path)
     document, marks = read_process(path)
+    document = with_processes(document, folder=path.parent, within=(path.resolve(),))
     try:
-        return prepare(spec.parse(document), base=Path(path).parent)
+        return prepare(spec.parse(document), base=path.parent)
     except ProcessError as error:
         raise marks.locate(error) from None
 

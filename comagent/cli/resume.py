@@ -100,7 +100,9 @@ def _run(config: "Config", wanted: "list[JobRecord]", *, single: bool, as_json: 
         if len(ids) > 1:
             return Board("resumed jobs", ids, noun="job")
         record = by_id[ids[0]]
-        tasks = [task["id"] for task in json.loads(record.process_doc)["tasks"]]
+        from comagent.plan import paths_of
+
+        tasks = list(paths_of(json.loads(record.process_doc)))
         return Board(f"{record.process_name}, job {record.job_id}", tasks, noun="task")
 
     def on_end(ends: "list[End]") -> None:

@@ -136,8 +136,10 @@ def _print_tasks(record: "JobRecord", rows: "list[ProgressRow]") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from comagent.plan import paths_of
+
     ended = {row.outcome.task: row.outcome for row in rows}
-    ids = [task["id"] for task in json.loads(record.process_doc)["tasks"]]
+    ids = list(paths_of(json.loads(record.process_doc)))
     shown = ids
     if len(ids) > TASKS:
         shown = [task for task in ids if task in ended and ended[task].status != "succeeded"][:TASKS]

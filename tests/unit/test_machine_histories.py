@@ -378,7 +378,7 @@ def check_job(job: Job) -> None:
     assert job.readers == readers
     wanted = {i for i in range(len(state)) if state[i] == Task.SUCCEEDED and readers[i]}
     assert set(job.wires) == wanted, "values must be kept exactly as long as somebody will read them"
-    assert job.left == sum(state[index] < Task.SUCCEEDED for index in range(len(plan)))
+    assert job.left[0] == sum(state[index] < Task.SUCCEEDED for index in range(len(plan)))
 
 
 def check_seats(machine: Machine) -> None:

@@ -233,7 +233,8 @@ class SubTaskAgent:
                 status, payload = committed[2], committed[5]
             if status == Task.SUCCEEDED and payload is not None:
                 exports.values[exports.paths[index]] = payload
-        if not self._ready().has(report.dispatch) and not exports.settled.done():
+        more = self._ready().has(report.dispatch) or any(r.dispatch == report.dispatch for r in self._outbox)
+        if not more and not exports.settled.done():
             exports.settled.set_result(None)
 
     async def _answered(self) -> list[Answered]:

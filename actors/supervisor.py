@@ -45,6 +45,7 @@ class Supervisor:
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._views: dict[str, JobView] = {}
         self._changed: dict[str, asyncio.Event] = {}
+        self._ended: dict[str, set[asyncio.Event]] = {}
         self._opening: asyncio.Task[None] | None = None
         self._replaced = 0
         """Schedulers that were replaced."""
@@ -86,7 +87,7 @@ class Supervisor:
                     view.status = news.status
                 if news.status in JOB_ENDS:
                     view.result, view.error = news.result, news.error
-            self._wake(news.job_id)
+            self._wake(news.job_id, ended=view is not None and view.over)
 
     @ray.method
     async def wait(self, job_ids: list[str], timeout_s: float) -> dict[str, JobView]:
@@ -101,7 +102,7 @@ class Supervisor:
             if ended or left <= 0:
                 return ended
             if replaced == self._replaced:
-                await self._any_change(job_ids, left)
+                await self._any_end(job_ids, left)
 
     @ray.method
     async def view(self, job_id: str) -> JobView:
@@ -120,7 +121,7 @@ class Supervisor:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            await self._any_change([job_id], left)
+            await self._change(job_id, left)
             view = await self._view(job_id)
         rows = await self._read(lambda: self._store.stream(job_id, after_seq=after_seq, limit=5_000))
         return progress_of(view, rows)
@@ -185,26 +186,33 @@ class Supervisor:
         for job_id, view in self._views.items():
             if not view.over:
                 view.known = False
-                self._wake(job_id)
+                self._wake(job_id, ended=True)
 
-    def _wake(self, job_id: str) -> None:
+    def _wake(self, job_id: str, *, ended: bool) -> None:
         event = self._changed.pop(job_id, None)
         if event is not None:
             event.set()
+        if ended:
+            for event in self._ended.pop(job_id, ()):
+                event.set()
 
-    async def _any_change(self, job_ids: list[str], timeout_s: float) -> None:
-        """Returns when something is new about one of these jobs."""
-        events = [self._changed.setdefault(job_id, asyncio.Event()) for job_id in job_ids]
-        if len(events) == 1:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(events[0].wait(), timeout_s)
-            return
-        waits = [asyncio.ensure_future(event.wait()) for event in events]
-        try:
-            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+    async def _change(self, job_id: str, timeout_s: float) -> None:
+        """Returns when something is new about a job."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.setdefault(job_id, asyncio.Event()).wait(), timeout_s)
+
+    async def _any_end(self, job_ids: list[str], timeout_s: float) -> None:
+        """Returns when one of these jobs has ended. What else happens to them costs those who wait for many nothing."""
+        event = asyncio.Event()
+        for job_id in job_ids:
+            self._ended.setdefault(job_id, set()).add(event)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), timeout_s)
+        for job_id in job_ids:
+            waiting = self._ended.get(job_id, set())
+            waiting.discard(event)
+            if not waiting:
+                self._ended.pop(job_id, None)
 
     async def _read(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)

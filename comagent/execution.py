@@ -163,6 +163,7 @@ class Executor:
         self._batch = _BatchLane(self)
         self._coroutines: CoroutineThread | None = None
         self._tools: dict[Code, Tool] = {}
+        self._loading = threading.Lock()
         self._jobs: set[asyncio.Task[None]] = set()
         self._slow_watch: asyncio.TimerHandle | None = None
         self._block_watch: asyncio.TimerHandle | None = None
@@ -270,7 +271,9 @@ class Executor:
     def _load(self, code: Code) -> Tool:
         tool = self._tools.get(code)
         if tool is None:
-            tool = self._tools[code] = load(code)
+            # One at a time: a file that is loaded by one thread must not be found half loaded by another.
+            with self._loading:
+                tool = self._tools[code] = load(code)
         return tool
 
     def _tool(self, hand: Hand, step: Step) -> Tool:

@@ -285,7 +285,7 @@ class Machine:
             self._cancel(data, "timed_out")
         elif kind == "cancel":
             job = self.jobs.get(data)
-            if job is not None:
+            if job is not None and job.status == "cancelling":
                 self._touched[data] = job
                 for dispatch in dict.fromkeys(job.where.values()):
                     message = "the attempt did not stop when it was cancelled"

@@ -88,8 +88,10 @@ class Marks(Mapping[str, int]):
         path: tuple[str | int, ...] = tuple(problem.field.split(".")) if problem.field else ()
         if problem.task is not None:
             number = re.fullmatch(r"#(\d+)", problem.task)
-            index = int(number[1]) - 1 if number else self._indexes.get(problem.task, -1)
-            path = ("tasks", index, *path)
+            own, _, inner = problem.task.partition("/")
+            index = int(number[1]) - 1 if number else self._indexes.get(own, -1)
+            # What is wrong inside a sub-process is shown where this file names it.
+            path = ("tasks", index, "process") if inner else ("tasks", index, *path)
         while path and path not in self._positions:
             path = path[:-1]
         line, column = self._positions.get(path, (None, None))

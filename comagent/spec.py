@@ -76,8 +76,9 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
-def _refusal(problem: str) -> PydanticCustomError:
-    return PydanticCustomError("comagent", "{problem}", {"problem": problem})
+def _refusal(problem: str, *, field: str = "") -> PydanticCustomError:
+    """A defect in our own words; `field` names the field of a model that is checked as a whole."""
+    return PydanticCustomError("comagent", "{problem}", {"problem": problem, "field": field})
 
 
 def _duration(value: object) -> float:
@@ -206,7 +207,7 @@ class Task(_Limits):
     @model_validator(mode="after")
     def _tool_or_process(self) -> "Task":
         if (self.tool is None) == (self.process is None):
-            raise _refusal("a task has either a tool or a process")
+            raise _refusal("a task has either a tool or a process", field="tool")
         return self
 
     @property
@@ -390,6 +391,8 @@ def _problem(detail: ErrorDetails, document: Mapping[str, Any], file: str | None
     """One of pydantic's errors in our own words, with the task named by its id or else by its number."""
     path = tuple(step for step in detail["loc"] if step != "[key]")
     message, remedy = _wording(detail, path)
+    if field := detail.get("ctx", {}).get("field"):
+        path = (*path, field)
     task: str | None = None
     if len(path) >= 2 and path[0] == "tasks":
         tasks = document["tasks"]

@@ -130,7 +130,7 @@ def submission(
     bound = spec.bind_inputs(prepared.process, inputs)
     try:
         inputs_doc = spec.canonical_json(bound).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ProcessError((Problem(f"the inputs hold a value that JSON cannot: {error}", field="inputs"),)) from None
     payload_hash = hashlib.sha256(prepared.key.encode() + inputs_doc).hexdigest()
     return Submission(

@@ -458,6 +458,17 @@ def flood_in_process(megabytes: int) -> str:
     return "flooded"
 
 
+def close_output() -> str:
+    sys.stdout.close()
+    sys.stderr.close()
+    return "closed"
+
+
+def speak(value: Any) -> Any:
+    print(value)  # noqa: T201  # as tools do
+    return value
+
+
 def allocate(megabytes: int) -> int:
     return len(bytearray(megabytes << 20)) >> 20
 

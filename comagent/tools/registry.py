@@ -10,14 +10,14 @@ from typing import Any
 
 from comagent.errors import ToolDefinitionError, UnknownToolError
 from comagent.nearest import nearest
-from comagent.tools import debug, system, text
+from comagent.tools import data, debug, html, mail, sql, system, text
 from comagent.tools.base import Tool, ToolSpec, options_of
 from comagent.tools.loading import load
 from comagent.tools.source import find_by_name
 
 __all__ = ["builtin_names", "catalogue", "check_arguments", "resolve"]
 
-_FAMILIES = (debug, system, text)
+_FAMILIES = (data, debug, html, mail, sql, system, text)
 _PYTHON = "python:"
 
 

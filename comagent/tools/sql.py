@@ -33,8 +33,13 @@ _QUERY, _EXECUTE = "sql.query", "sql.execute"
 _MOST_ROWS = 100_000
 _READ_ONLY = frozenset({"cockroachdb", "mariadb", "mysql", "oracle", "postgresql"})
 """Databases that know `SET TRANSACTION READ ONLY`."""
-_READING = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
-_PRAGMAS = frozenset({"foreign_key_list", "index_info", "index_list", "table_info", "table_list", "table_xinfo"})
+_PRAGMAS = frozenset(
+    {
+        *("foreign_key_list", "index_info", "index_list", "table_info", "table_list", "table_xinfo"),
+        *("data_version", "page_size"),  # virtual tables ask for these
+    }
+)
+"""What SQLite tells about a file without changing anything."""
 _PLAIN = frozenset({bool, float, int, str, type(None)})
 _SECRET = re.compile(r"pass|pwd|secret|token|key|odbc", re.IGNORECASE)
 """Names of a URL's options that may hold a credential."""
@@ -109,7 +114,7 @@ def execute(
     with _connected(_EXECUTE, address, opened=address) as connection:
         result = connection.execute(bound, parameters)
         if result.returns_rows:
-            raise SqlError(f"the statement returns rows, and nothing was changed: {_QUERY} is for reading")
+            raise SqlError(f"the statement returns rows, and is not committed: {_QUERY} is for reading")
         affected = max(0, result.rowcount)  # -1: not counted
         if context is not None and context.deadline_ms is not None and time.time() * 1000 > context.deadline_ms:
             raise TimeoutError("the statement took longer than the task's timeout, and was rolled back")
@@ -153,7 +158,7 @@ def _read_only(address: URL) -> URL:
 def _forbid_changes(connection: Connection) -> None:
     kind = connection.dialect.name
     if kind == "sqlite":
-        # `mode=ro` is for the one file: statements such as ATTACH and VACUUM INTO write others.
+        # `mode=ro` is for the one file: ATTACH and VACUUM INTO make others.
         driver: Any = connection.connection.driver_connection
         driver.set_authorizer(_authorize)
     elif kind in _READ_ONLY:
@@ -161,8 +166,8 @@ def _forbid_changes(connection: Connection) -> None:
 
 
 def _authorize(action: int, first: str | None, *_: str | None) -> int:
-    allowed = action in _READING or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS)
-    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+    forbidden = action == sqlite3.SQLITE_ATTACH or (action == sqlite3.SQLITE_PRAGMA and first not in _PRAGMAS)
+    return sqlite3.SQLITE_DENY if forbidden else sqlite3.SQLITE_OK
 
 
 def _bound(tool_name: str, statement: str, *sets: Mapping[str, Any]) -> Any:

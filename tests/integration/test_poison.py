@@ -148,6 +148,13 @@ def test_a_tool_that_floods_its_output_succeeds_and_fills_no_disk(client: Client
     assert log_bytes() - before < 50 << 20
 
 
+def test_a_tool_that_closes_the_output_closes_it_for_nobody(client: Client) -> None:
+    run_beside(client, *(task(f"bad{n}", "close_output") for n in range(4)))
+    tasks = [task(f"t{n}", "speak", {"value": n}, cost="costly") for n in range(8)]
+
+    assert client.submit({"name": "x", "tasks": tasks}).result(WAIT_S) == {f"t{n}": n for n in range(8)}
+
+
 def log_bytes() -> int:
     """What all Ray sessions of this machine have written."""
     total = 0

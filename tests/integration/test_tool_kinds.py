@@ -190,6 +190,7 @@ tasks:
 
 DRIVER = '''
 import sys
+import time
 from dataclasses import dataclass
 
 import comagent
@@ -197,6 +198,7 @@ from comagent.config import Config
 from pathlib import Path
 
 print("loaded as", __name__, file=sys.stderr)
+time.sleep(0.3)  # long enough for several threads of an agent to want this file at the same time
 
 
 @dataclass
@@ -241,6 +243,7 @@ if __name__ == "__main__":
                 {"id": "apart", "tool": "apart", "with": {"number": "${tasks.count.words}"}},
                 {"id": "later", "tool": "later", "with": {"number": "${tasks.apart}"}},
                 {"id": "bad", "tool": "bad", "on_failure": "skip"},
+                *({"id": f"w{n}", "tool": "count_words", "with": {"text": "a b"}, "cost": "costly"} for n in range(8)),
             ],
             "outputs": {"loud": "${tasks.loud}", "later": "${tasks.later}"},
         }, {"text": "to be or not"})

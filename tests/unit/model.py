@@ -607,7 +607,7 @@ class World:
 
     def settle(self) -> None:
         """Everything that can happen now happens; no time passes but what attempts take."""
-        for _ in range(500):
+        for _ in range(3_000):
             self.step()
             if not self._go_on():
                 return

@@ -12,26 +12,40 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"comagent": "comagent", "comagent.actors": "actors", "comagent.serve": "serve"}
 """Import names and the real folders behind them: comagent/actors and comagent/serve are links."""
 
-VALUES = frozenset("comagent." + name for name in ("errors", "ids", "log", "nearest", "retry", "spec", "states"))
-READING = VALUES | {"comagent.config", "comagent.reading"}
-PURE = READING | frozenset(
-    "comagent." + name
-    for name in ("costs", "expressions", "graph", "job", "machine", "plan", "protocol", "ready", "seats")
+
+
+def modules(*names: str) -> frozenset[str]:
+    return frozenset(f"comagent.{name}" for name in names)
+
+
+VALUES = modules("errors", "ids", "log", "nearest", "retry", "spec", "states", "values")
+READING = VALUES | modules("config", "reading", "nesting")
+PURE = VALUES | modules(
+    "costs", "expressions", "graph", "job", "machine", "plan", "protocol", "ready", "seats", "steps"
 )
-SERVICES = frozenset("comagent." + name for name in ("coordination", "llm", "security", "store", "tools"))
+SERVICES = modules("coordination", "llm", "security", "store", "tools")
+RUNNING = modules("calls", "execution", "failure", "isolation", "output")
+"""What an agent does, without Ray."""
+RECORDS = modules("commits", "job_view")
+"""Between the pure core and the store."""
 
 LAYERS: dict[str, frozenset[str]] = {
     **dict.fromkeys(VALUES, VALUES),
     **dict.fromkeys(READING - VALUES, READING),
-    **dict.fromkeys(PURE - READING, PURE - {"comagent.config", "comagent.reading", "comagent.ids"}),
+    **dict.fromkeys(PURE - VALUES, PURE - modules("ids")),
     "comagent.sqlite": VALUES,
     **{name: PURE | {name} for name in SERVICES},
-    "comagent.coordination": PURE | {"comagent.coordination", "comagent.sqlite"},
-    "comagent.store": PURE | {"comagent.store", "comagent.sqlite"},
-    "comagent.actors": PURE | SERVICES | {"comagent.actors"},
+    "comagent.tools": PURE | modules("config", "tools"),
+    "comagent.coordination": PURE | modules("coordination", "sqlite"),
+    "comagent.store": PURE | modules("store", "sqlite"),
+    **dict.fromkeys(RECORDS, PURE | RECORDS | modules("store.base")),
+    **dict.fromkeys(RUNNING, PURE | RUNNING | modules("tools", "store.documents")),
+    "comagent.submission": PURE | READING | modules("tools"),
+    "comagent.actors": PURE | SERVICES | RECORDS | RUNNING | modules("actors", "submission"),
     "comagent.actors.names": VALUES,
-    "comagent.client": READING | {"comagent.actors.names"},
-    "comagent.serve": READING | {"comagent.client", "comagent.serve"},
+    "comagent.client": READING
+    | modules("actors.names", "coordination.base", "job_view", "protocol", "submission"),
+    "comagent.serve": READING | modules("client", "serve"),
 }
 """What a module may import of ComAgent, for the longest name that fits. A new module is put into its layer here."""
 
@@ -43,15 +57,26 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "cel_expr_python": ("comagent.expressions",),
     "fastapi": ("comagent.serve",),
     "jinja2": ("comagent.tools.text",),
+    "markdown_it": ("comagent.tools.html",),
+    "markdown_it": ("comagent.tools.html",),
     "networkx": ("comagent.graph",),
     "openai": ("comagent.llm",),
-    "psutil": ("comagent.coordination", "comagent.embedded", "comagent.tools.system", "comagent.cli"),
+    "psutil": (
+        "comagent.actors",
+        "comagent.calls",
+        "comagent.cli",
+        "comagent.coordination",
+        "comagent.embedded",
+        "comagent.isolation",
+        "comagent.tools.leash",
+        "comagent.tools.system",
+    ),
     "pydantic": ("comagent",),
     "pydantic_core": ("comagent",),
     "pydantic_settings": ("comagent.config",),
     "ray": ("comagent.actors", "comagent.client", "comagent.serve", *ROOTS),
     "rich": ("comagent.cli",),
-    "sqlalchemy": ("comagent.store",),
+    "sqlalchemy": ("comagent.store", "comagent.tools.sql"),
     "tenacity": ("comagent",),
     # pydantic takes TypedDict from here only, before Python 3.12
     "typing_extensions": ("comagent.tools",),
@@ -60,7 +85,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 }
 """Where a package that ComAgent depends on may be imported."""
 
-WITHOUT_CLOCK = PURE - READING | {"comagent.retry", "comagent.spec", "comagent.states"}
+WITHOUT_CLOCK = PURE - VALUES | {"comagent.retry", "comagent.spec", "comagent.states"}
 CLOCKS = {"asyncio", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time", "uuid"}
 """Modules of Python that decide by something else than their arguments, or wait."""
 

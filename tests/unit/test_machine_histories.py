@@ -467,7 +467,7 @@ def played(case: Case) -> Checked:
 GENERATED = list(HealthCheck)
 
 
-@settings(max_examples=1_000, deadline=None, suppress_health_check=GENERATED)
+@settings(max_examples=500, deadline=None, suppress_health_check=GENERATED)
 @given(cases())
 def test_every_history_ends_as_the_process_says(case: Case) -> None:
     played(case)
@@ -549,5 +549,7 @@ def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], mon
             return True
         return False
 
-    generating = settings(max_examples=1_000, phases=[Phase.generate], database=None, suppress_health_check=GENERATED)
+    generating = settings(
+        max_examples=5_000, deadline=None, phases=[Phase.generate], database=None, suppress_health_check=GENERATED
+    )
     assert find(cases(), breaks, settings=generating)

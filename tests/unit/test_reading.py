@@ -187,10 +187,10 @@ def test_problems_of_a_process_name_line_and_column(tmp_path: Path) -> None:
 
 def test_problems_of_a_json_file_name_the_line(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
-    path.write_text(json.dumps({"name": "p", "tasks": [{"id": "a", "tol": "t"}]}, indent=2))
+    path.write_text(json.dumps({"name": "p", "tasks": [{"id": "a", "tol": "t"}, {"id": "b"}]}, indent=2))
     with pytest.raises(ProcessError) as caught:
         load_process(path)
-    assert {(p.line, p.field) for p in caught.value.problems} == {(4, "tool"), (6, "tol")}
+    assert {(p.line, p.field) for p in caught.value.problems} == {(6, "tol"), (8, "tool")}
 
 
 def test_of_several_tasks_with_one_id_the_last_is_pointed_at(tmp_path: Path) -> None:

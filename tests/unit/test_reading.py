@@ -1,10 +1,11 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from comagent import reading
@@ -239,9 +240,20 @@ def test_any_json_is_read_as_it_is(tmp_path_factory: pytest.TempPathFactory, val
 def test_what_a_yaml_library_writes_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]
 ) -> None:
+    # The library writes YAML 1.1, where "0e0" needs no quotes to be text; in YAML 1.2 it is a number.
+    assume(not any(character.isdigit() for text in texts(value) for character in text))
     path = tmp_path_factory.mktemp("reading") / "p.yaml"
     path.write_text(yaml.safe_dump(value))
     assert read_process(path)[0] == value
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All text that is a value; keys are text in any case."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts(item)
 
 
 @given(text=st.text(st.sampled_from(list("ab:-[]{}&*?!<#|>'\"%@,. \n\t1"))))

@@ -17,6 +17,8 @@ from comagent.actors.subtask import SubTaskAgentActor
 from comagent.protocol import DispatchId, Epoch, Running, Unit
 
 START_S = 60.0
+TAKE_S = 5.0
+"""A running agent that has not answered its new scheduler for so long is ended."""
 BEAT_S = 1.0
 SILENCE_S = 30.0
 """An agent that has not answered for so long is ended, even if its process seems to run."""
@@ -64,10 +66,11 @@ class AgentPool:
     async def open(self, names: list[str]) -> list[tuple[str, list[Running]]]:
         """Takes over the agents that there are, starts those that are missing; returns what each has in hand."""
         prefix = agent_prefix(self._settings.shard)
+        within_s = START_S if names else TAKE_S
         if not names:
             listed = await asyncio.to_thread(ray.util.list_named_actors, True)
             names = sorted(n["name"] for n in listed if n["namespace"] == NAMESPACE and n["name"].startswith(prefix))
-        taken = await asyncio.gather(*[self._take(name) for name in names])
+        taken = await asyncio.gather(*[self._take(name, within_s) for name in names])
         joined = [answer for answer in taken if answer is not None]
         for _ in range(self._settings.agents - len(joined)):
             self._background(self._start())
@@ -123,14 +126,18 @@ class AgentPool:
         for link in self._links.values():
             link.over = True
 
-    async def _take(self, name: str) -> tuple[str, list[Running]] | None:
-        """Makes an agent that exists ours; None if it is dead or does not answer."""
+    async def _take(self, name: str, within_s: float) -> tuple[str, list[Running]] | None:
+        """Makes an agent that exists ours; None if it is dead. One that gives no sign of life in time is ended."""
         try:
             handle = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
             link = Link(name, handle)
-            link.pid = await asyncio.wait_for(handle.open.remote(), START_S)
+            link.pid = await asyncio.wait_for(handle.beat.remote(), within_s)
+            await asyncio.wait_for(handle.open.remote(), START_S)
             running = await asyncio.wait_for(handle.fence.remote(self._epoch, self._scheduler), START_S)
-        except (RayError, ValueError, TimeoutError):
+        except TimeoutError:
+            self._background(self._end(link))
+            return None
+        except (RayError, ValueError):
             return None
         self._links[name] = link
         self._background(self._watch(link))
@@ -145,7 +152,7 @@ class AgentPool:
             name = agent_name(self._settings.shard, self._epoch[1] * 1_000_000 + self._number)
             with contextlib.suppress(RayError, ValueError):
                 await asyncio.to_thread(SubTaskAgentActor.options(**options(name)).remote, name, documents, owner)
-                taken = await self._take(name)
+                taken = await self._take(name, START_S)
                 if taken is not None:
                     self._on_joined(*taken)
                     return

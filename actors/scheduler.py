@@ -180,12 +180,12 @@ class Scheduler:
         self._batch = await self._in_thread(lambda: self._store.last_batch(shard))
         self._notices = Notices(supervisor, self._settings.shard)
         self._agents = AgentPool(self._settings, self._name, epoch, on_joined=self._joined, on_lost=self._lost, on_unstarted=self._unstarted)
+        self._start(self._keep_lease())
         jobs = [event for job_id in taken if (event := await asyncio.to_thread(self._read_job, job_id)) is not None]
         joined = [Joined(*each) for each in await self._agents.open(agents)]
         # Agents report as soon as they are fenced: the machine must know what about before it hears of it.
         self._inbox[:0] = [*jobs, *joined]
         self._start(self._run())
-        self._start(self._keep_lease())
         return epoch
 
     async def _restore(self, job_ids: list[str]) -> None:

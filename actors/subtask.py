@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,15 @@ from comagent.store.documents import Documents
 REMEMBERED = 10_000
 """Dispatches whose repetition is recognised."""
 FETCH_S = 10.0
+
+
+def publish(data: bytes) -> Any:
+    """An object ref of a large value, for the agents that read it; None where it would crowd out the others."""
+    room = ray.cluster_resources().get("object_store_memory", 0.0)
+    if len(data) > room / 3:
+        return None
+    # A buffer is copied into the object store once and read from there without a copy; bytes would be pickled.
+    return ray.put(pickle.PickleBuffer(data))
 
 
 class Exports(NamedTuple):
@@ -144,7 +154,7 @@ class SubTaskAgent:
         if self._executor is None:
             self._loop = asyncio.get_running_loop()
             self._fenced = asyncio.Event()
-            self._executor = Executor(self._documents, self._report)
+            self._executor = Executor(self._documents, self._report, publish=publish)
             cap_output()
             end_with(self._owner)
         return self._executor

@@ -4,6 +4,8 @@ A tool is *cheap* while its attempts take less than a millisecond on average. A 
 first, then in units of ten and of a hundred: a wrong guess then delays little.
 """
 
+import math
+
 from comagent.plan import ToolUse
 
 CHEAP_MS = 1.0
@@ -14,26 +16,32 @@ GRAIN_MS = 2.0
 LARGEST_UNIT = 1000
 DECLARED_MS = 0.05
 """What a tool that is declared cheap is taken to cost until it was seen."""
+LEAST_MS = 0.001
+"""Less than clocks can tell."""
 MEMORY = 0.2
 """Weight of the newest observation once a hundred attempts were seen."""
 
 
 class Cost:
-    """The cost of one tool."""
+    """The cost of one tool: a geometric mean, because one attempt on a busy machine may take a thousand times longer."""
 
-    __slots__ = ("declared", "mean_ms", "seen")
+    __slots__ = ("_log", "declared", "seen")
 
     def __init__(self, declared: str):
         self.declared = declared
         self.seen = 0
-        self.mean_ms = DECLARED_MS if declared == "cheap" else CHEAP_MS
+        self._log = math.log(DECLARED_MS if declared == "cheap" else CHEAP_MS)
 
     def observe(self, attempts: int, total_ms: float) -> None:
         """Adds what `attempts` attempts took in all."""
-        mean = total_ms / attempts
         weight = max(attempts / (self.seen + attempts), MEMORY)
-        self.mean_ms += (mean - self.mean_ms) * weight
+        self._log += (math.log(max(total_ms / attempts, LEAST_MS)) - self._log) * weight
         self.seen += attempts
+
+    @property
+    def mean_ms(self) -> float:
+        """What an attempt takes."""
+        return math.exp(self._log)
 
     @property
     def cheap(self) -> bool:
@@ -48,12 +56,12 @@ class Cost:
         """How many attempts may go together."""
         if self.declared != "cheap" and self.seen < 100:
             return 10 if self.seen < 10 else 100
-        return max(1, min(LARGEST_UNIT, int(UNIT_MS / max(self.mean_ms, 0.001))))
+        return max(1, min(LARGEST_UNIT, int(UNIT_MS / self.mean_ms)))
 
     @property
     def grain(self) -> int:
         """How many attempts are worth a message."""
-        return max(1, min(self.largest_unit, int(GRAIN_MS / max(self.mean_ms, 0.001))))
+        return max(1, min(self.largest_unit, int(GRAIN_MS / self.mean_ms)))
 
 
 class Costs:

@@ -73,6 +73,25 @@ class Values(Mapping[str, Any]):
         self._wires[path] = wire
 
 
+class _Inputs(dict[str, Any]):
+    """The inputs of a process by name: each reader has a copy of its own."""
+
+    __slots__ = ("_wires",)
+
+    def __init__(self, values: Mapping[str, Any]):
+        super().__init__(values)
+        self._wires: dict[str, bytes] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if type(value) in SCALARS:
+            return value
+        wire = self._wires.get(name)
+        if wire is None:
+            wire = self._wires[name] = encode(value, tool="")
+        return decode(wire)
+
+
 class _Under(Mapping[str, Any]):
     """What a mapping by path has below one path: the tasks of a sub-process, by their own ids."""
 
@@ -109,6 +128,8 @@ class Hand:
         self.task_since = 0.0
         self.since = 0.0
         self.stop: Callable[[], None] | None = None
+        self.span: tuple[float, float] | None = None
+        """When a blocking tool began and ended in its thread: what a busy process adds to that is not the tool's cost."""
         self.tools: dict[int, Tool] = {}
         self._scopes: dict[str, dict[str, Any]] = {"": scope}
         self._giving = threading.Lock()
@@ -118,7 +139,7 @@ class Hand:
         scope = self._scopes.get(step.prefix)
         if scope is None:
             scope = {root: _Under(self.scope[root], step.prefix) for root in ("tasks", "status", "errors")}
-            scope["inputs"] = self.scope["tasks"][step.prefix + ENTRY]
+            scope["inputs"] = _Inputs(self.scope["tasks"][step.prefix + ENTRY])
             self._scopes[step.prefix] = scope
         return scope
 
@@ -154,8 +175,16 @@ class Executor:
     says that something is stuck that cannot be stopped, and this process should be replaced.
     """
 
-    def __init__(self, documents: Documents, report: Callable[[Report, bool], None]):
+    def __init__(
+        self,
+        documents: Documents,
+        report: Callable[[Report, bool], None],
+        *,
+        publish: Callable[[bytes], Any] = lambda data: None,
+    ):
         self._documents = documents
+        self._publish = publish
+        """Makes a large value available to other agents of the cluster by a ref, which travels with its name."""
         self._report = report
         self._loop = asyncio.get_running_loop()
         self._folder = Path.cwd()
@@ -295,7 +324,10 @@ class Executor:
             if step.tool == RESULT_TOOL:
                 value, name = arguments, "outputs"
             else:
-                tool = hand.tools.get(step.tool) or self._tool(hand, step)
+                tool = hand.tools.get(step.tool)
+                if tool is None:
+                    tool = self._tool(hand, step)
+                    started = time.time() * 1000  # what importing took is not what the tool takes
                 name = tool.spec.name
                 context = self._context(hand, index, attempt, path, step) if tool.wants_context else None
                 value = tool.call(arguments, context)
@@ -312,7 +344,7 @@ class Executor:
 
     def _document(self, data: bytes) -> Large:
         digest, size = self._documents.put(data, JSON)
-        return Large(digest, size, JSON)
+        return Large(digest, size, JSON, self._publish(data))
 
     # Other tasks ---------------------------------------------------------------------------------------------------
 
@@ -328,7 +360,8 @@ class Executor:
         self.go_home()
         status, payload, tainted = await self._attempt(hand)
         self.go_home()
-        hand.rows.append((index, attempt, status, started, time.time() * 1000, payload))  # type: ignore[arg-type]
+        started, over = hand.span or (started, time.time() * 1000)
+        hand.rows.append((index, attempt, status, started, over, payload))  # type: ignore[arg-type]
         self.finished(hand, [], tainted=tainted)
 
     async def _attempt(self, hand: Hand) -> tuple[int, Wire | None, bool]:
@@ -374,7 +407,7 @@ class Executor:
         if kind == "process":
             return ProcessCall(code, arguments, context)
         if kind != "async":
-            return ThreadCall(lambda: encode(self._load(code).call(arguments, context), tool=name))
+            return ThreadCall(lambda: self._call(hand, code, arguments, context))
         if self._coroutines is None:
             self._coroutines = CoroutineThread()
         if self._block_watch is None:
@@ -388,6 +421,14 @@ class Executor:
             return encode(await tool.call(arguments, context), tool=name)
 
         return CoroutineCall(self._coroutines, work)
+
+    def _call(self, hand: Hand, code: Code, arguments: dict[str, Any], context: ToolContext) -> bytes:
+        tool = self._load(code)
+        started = time.time() * 1000
+        try:
+            return encode(tool.call(arguments, context), tool=tool.spec.name)
+        finally:
+            hand.span = started, time.time() * 1000
 
     def _look_for_block(self) -> None:
         self._block_watch = None
@@ -456,7 +497,7 @@ def _scope(unit: Unit, fetched: Mapping[str, bytes]) -> dict[str, Any]:
     wires = {path: wire for path, wire in unit.literals.items() if isinstance(wire, bytes)}
     wires.update(fetched)
     inputs = decode(unit.inputs) if isinstance(unit.inputs, bytes) else decode(fetched["/inputs"])
-    scope: dict[str, Any] = {"inputs": inputs, "tasks": Values(wires), "status": NOTHING, "errors": NOTHING}
+    scope: dict[str, Any] = {"inputs": _Inputs(inputs), "tasks": Values(wires), "status": NOTHING, "errors": NOTHING}
     if unit.ends:
         scope["status"] = {path: status for path, (status, _) in unit.ends.items()}
         scope["errors"] = {path: decode(error) if error else None for path, (_, error) in unit.ends.items()}

@@ -411,16 +411,17 @@ class _Compiler:
 
         Searches upward from each task that does so: rare, and a bitset of ancestors for every task would be quadratic.
         """
+        needs = self._order()
         above: dict[int, set[int]] = {}
         for number, used in self.further:
             if number not in above:
                 seen: set[int] = set()
-                todo = list(self.needs[number])
+                todo = list(needs[number])
                 while todo:
                     up = todo.pop()
                     if up not in seen:
                         seen.add(up)
-                        todo.extend(self.needs[up])
+                        todo.extend(needs[up])
                 above[number] = seen
             if used not in above[number]:
                 name = self.ids[used].rpartition("/")[2]
@@ -431,8 +432,18 @@ class _Compiler:
                     remedy=f'Add "{name}" to its `needs`, or leave `needs` out: references then say what it needs.',
                 )
 
+    def _order(self) -> list[list[int]]:
+        """What comes before each task: what it needs, and before the result of a sub-process its entry."""
+        if len(self.groups) == 1:
+            return self.needs
+        needs = self.needs.copy()
+        for group in self.groups:
+            if group.entry is not None:
+                needs[group.result] = [group.entry]
+        return needs
+
     def _check_cycles(self) -> None:
-        needs, ids = self.needs, self.ids
+        needs, ids = self._order(), self.ids
         left = [len(row) for row in needs]
         feeds: list[list[int]] = [[] for _ in needs]
         for number, row in enumerate(needs):
@@ -454,8 +465,9 @@ class _Compiler:
             {ids[number]: [ids[need] for need in needs[number] if need in stuck] for number in stuck},
         )
         if cycle:
-            path = " → ".join(cycle)
-            self.problem(f"tasks need each other in a circle: {path}", task=cycle[0], at="needs", remedy="Cut one edge.")
+            named = [path for path in cycle[:-1] if not path.endswith(f"/{ENTRY}")]
+            circle = " → ".join([*named, named[0]])
+            self.problem(f"tasks need each other in a circle: {circle}", task=named[0], at="needs", remedy="Cut one edge.")
 
     def _result(self, level: _Level) -> tuple[Template, list[int]]:
         """The template of a result: the declared outputs, or else the values of all tasks that nothing needs."""

@@ -102,7 +102,7 @@ def write_csv(
     columns: list[str] | None = None,
     delimiter: Delimiter = ",",
 ) -> WrittenTable:
-    """Write a CSV file of the workspace, in place of one that is there. The first line names the columns.
+    """Write a CSV file (RFC 4180) of the workspace, in place of one that is there. The first line names the columns.
 
     `columns` are the ones to write, in this order; if it is left out, all keys of the rows, in the order in which they
     first appear. A key that a row lacks and null are an empty cell, true and false these words, lists and dictionaries
@@ -112,8 +112,8 @@ def write_csv(
         columns = list(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         raise ArgumentError(_WRITE_CSV, "there are no columns", "Give rows, or the columns of an empty table.")
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter)
     writer.writerow(columns)
     writer.writerows([_written(row.get(name)) for name in columns] for row in rows)
     return {**write_text(path, text.getvalue()), "columns": columns, "rows": len(rows)}

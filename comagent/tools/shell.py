@@ -159,7 +159,7 @@ class _Output(asyncio.SubprocessProtocol):
 
     def last_words(self) -> str:
         """What it said, as the end of a sentence."""
-        said = (self.text(2).strip() or self.text(1).strip())[-_SHOWN:]
+        said = " ".join((self.text(2).strip() or self.text(1)).split())[-_SHOWN:]
         return f", after it had written: {said}" if said else ""
 
 

@@ -155,6 +155,13 @@ def test_an_agent_that_stands_still_is_replaced_and_does_nothing_when_it_wakes(c
     assert [call for call in calls(case.ledger) if call.pid == agent.pid] == by_then
 
 
+def test_a_scheduler_dies_while_an_agent_stands_still(case: Case) -> None:
+    case.reach(TASKS // 3)
+    case.actor(AGENT).suspend()
+    case.actor(SCHEDULER).kill()
+    case.ends_well()
+
+
 def test_a_scheduler_that_stands_still_is_replaced_and_does_nothing_when_it_wakes(case: Case) -> None:
     case.reach(TASKS // 3)
     before = case.tree.actors(SCHEDULER)

@@ -157,6 +157,13 @@ async def test_each_reader_has_a_copy_of_its_own(desk: Desk) -> None:
     assert value(rows["c"]) == [1]
 
 
+async def test_each_reader_of_an_input_has_a_copy_of_its_own(desk: Desk) -> None:
+    tasks = [task("a", "append", value="${inputs.x}"), task("b", "append", value="${inputs.x}"), echo("c", "${inputs.x}")]
+    rows = await desk.rows(desk.start(BATCH, tasks, inputs=b'{"x":[1]}'))
+
+    assert {path: value(row) for path, row in rows.items()} == {"a": [1, 2], "b": [1, 2], "c": [1]}
+
+
 async def test_a_part_whose_condition_is_false_is_skipped(desk: Desk) -> None:
     tasks = [echo("a", 1), echo("b", "${tasks.a}") | {"when": "tasks.a > 1"}]
     rows = await desk.rows(desk.start(BATCH, tasks, seeds=1))

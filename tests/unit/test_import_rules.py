@@ -58,7 +58,6 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "fastapi": ("comagent.serve",),
     "jinja2": ("comagent.tools.text",),
     "markdown_it": ("comagent.tools.html",),
-    "markdown_it": ("comagent.tools.html",),
     "networkx": ("comagent.graph",),
     "openai": ("comagent.llm",),
     "psutil": (

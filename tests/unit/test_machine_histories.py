@@ -6,7 +6,7 @@ the end every job must have ended as a plain interpreter of the process says.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,14 +19,15 @@ from comagent.plan import OUTPUTS, Plan
 from comagent.protocol import BATCH, Row, Unit
 from comagent.seats import Seat
 from comagent.states import TASK_BY_LABEL, Task
+from comagent.store.base import ProgressRow
 from tests.unit.model import TOLD, ModelStore, Owner, Play, World, process, task, value_of
-
-FAILURES = (Task.FAILED, Task.TIMED_OUT)
+from tests.unit.reference import FAILURES, Node, Reference, entry_of
 
 # Histories ------------------------------------------------------------------------------------------------------------
 
 
 class JobCase(NamedTuple):
+    job_id: str
     document: dict[str, Any]
     plays: dict[str, Play]
 
@@ -47,44 +48,63 @@ MOVES = (
 
 
 @st.composite
-def jobs(draw: st.DrawFn, letter: str) -> JobCase:
-    """A process whose order in the file says nothing about the order of its tasks."""
-    count = draw(st.integers(1, 7))
-    ids = [f"{letter}{number}" for number in draw(st.permutations(range(count)))]
-    tasks, plays = [], {}
+def tasks(
+    draw: st.DrawFn, letter: str, within: str, inputs: list[str], depth: int
+) -> tuple[list[dict[str, Any]], dict[str, Play]]:
+    """Tasks whose order in the file says nothing about the order in which they run, and what their tools do."""
+    ids = [f"{letter}{number}" for number in draw(st.permutations(range(draw(st.integers(1, 7 if depth == 0 else 3)))))]
+    made, plays = [], {}
     above: dict[str, set[str]] = {}
-    for number, path in enumerate(ids):
+    for number, name in enumerate(ids):
         needs = draw(st.lists(st.sampled_from(ids[:number]), unique=True, max_size=3)) if number else []
-        above[path] = {*needs, *(far for need in needs for far in above[need])}
-        reads = draw(st.lists(st.sampled_from(sorted(above[path])), unique=True, max_size=2)) if above[path] else []
-        fields: dict[str, Any] = {"on_failure": draw(st.sampled_from(("fail", "fail", "continue", "skip")))}
+        above[name] = {*needs, *(far for need in needs for far in above[need])}
+        reads = draw(st.lists(st.sampled_from(sorted(above[name])), unique=True, max_size=2)) if above[name] else []
+        entry = task(name, *needs, reads=reads, on_failure=draw(st.sampled_from(("fail", "fail", "continue", "skip"))))
         trigger = draw(st.sampled_from(TRIGGERS))
-        if needs or not trigger.startswith("one_"):
-            fields["trigger"] = trigger
+        if needs or inputs or not trigger.startswith("one_"):
+            entry["trigger"] = trigger
+        if needs and draw(st.integers(0, 5)) == 5:
+            entry["when"] = f'status["{needs[0]}"] != "never"'
+        if depth < 2 and draw(st.integers(0, 7)) == 7:
+            names = [*entry["with"], "given"]
+            entry["with"]["given"] = 1
+            del entry["tool"]
+            inner, inner_plays = draw(tasks(letter, f"{within}{name}/", names, depth + 1))
+            entry["process"] = process(*inner, inputs={each: {} for each in names})
+            made.append(entry)
+            plays.update(inner_plays)
+            for half in (f"{within}{name}//inputs", f"{within}{name}"):
+                plays[half] = draw(st.sampled_from((Play(), Play(), Play(), Play(fails=1), Play(kills=2))))
+            continue
+        if draw(st.booleans()) and inputs:
+            entry["with"]["given"] = f"${{inputs.{draw(st.sampled_from(inputs))}}}"
+        entry["tool"] = draw(st.sampled_from(("wait", "cheap", "cheap", "unknown", "process")))
         attempts = draw(st.integers(1, 3))
         if attempts > 1:
-            fields["retry"] = {"attempts": attempts, "delay": draw(st.sampled_from((0, 1, 5)))}
+            entry["retry"] = {"attempts": attempts, "delay": draw(st.sampled_from((0, 1, 5)))}
         if draw(st.integers(0, 5)) == 5:
-            fields["timeout"] = 30
-        if needs and draw(st.integers(0, 5)) == 5:
-            fields["when"] = f'status["{needs[0]}"] != "never"'
-        tool = draw(st.sampled_from(("wait", "cheap", "cheap", "unknown", "process")))
-        tasks.append(task(path, *needs, tool=tool, reads=reads, **fields))
+            entry["timeout"] = 30
+        made.append(entry)
         fails = draw(st.sampled_from((0, 0, 0, 0, 1, 2, 9)))
-        plays[path] = Play(
+        plays[within + name] = Play(
             fails=fails,
             status=draw(st.sampled_from(FAILURES)) if fails else Task.FAILED,
             when=draw(st.integers(0, 9)) < 9,
             took_ms=draw(st.sampled_from((0.05, 0.05, 20.0))),
             kills=max(0, draw(st.integers(-15, 4))),
         )
+    return sorted(made, key=lambda entry: str(entry["id"])), plays
+
+
+@st.composite
+def jobs(draw: st.DrawFn, letter: str) -> JobCase:
+    made, plays = draw(tasks(letter, "", [], 0))
     if draw(st.integers(0, 9)) == 9:
         plays[OUTPUTS] = draw(st.sampled_from((Play(fails=1), Play(kills=2), Play(kills=3))))
-    tasks.sort(key=lambda entry: str(entry["id"]))
-    fields = {"priority": draw(st.integers(0, 1))}
+    fields: dict[str, Any] = {"priority": draw(st.integers(0, 1))}
     if draw(st.integers(0, 5)) == 5:
         fields["timeout"] = 60
-    return JobCase(process(*tasks, **fields), plays)
+    return JobCase(letter, process(*made, **fields), plays)
 
 
 @st.composite
@@ -99,65 +119,6 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-# The reference --------------------------------------------------------------------------------------------------------
-
-
-class Reference:
-    """A plain interpreter of a process. `spoiled` are attempts that were ended by something else than their tool."""
-
-    def __init__(self, case: JobCase, spoiled: dict[tuple[str, int], Task]):
-        self.tasks: dict[str, dict[str, Any]] = {entry["id"]: entry for entry in case.document["tasks"]}
-        self.plays = case.plays
-        self.spoiled = spoiled
-
-    def passes(self, path: str, end: Task) -> bool:
-        return end == Task.SUCCEEDED or (end in FAILURES and self.tasks[path]["on_failure"] == "continue")
-
-    def runs(self, path: str, ended: dict[str, Task]) -> bool:
-        """Whether a task is tried, once all that it needs has ended."""
-        needs: list[str] = self.tasks[path]["needs"]
-        ends = [ended[need] for need in needs]
-        match self.tasks[path].get("trigger", "all_succeeded"):
-            case "all_succeeded":
-                return all(self.passes(need, end) for need, end in zip(needs, ends, strict=True))
-            case "one_succeeded":
-                return Task.SUCCEEDED in ends
-            case "one_failed":
-                return any(end in FAILURES for end in ends)
-            case "none_failed":
-                return not any(end in FAILURES for end in ends)
-        return True
-
-    def attempts(self, path: str) -> Iterator[Task]:
-        """How the attempts at a task end, one after the other."""
-        play = self.plays[path]
-        for attempt in range(1, self.tasks[path].get("retry", {}).get("attempts", 1) + 1):
-            if (path, attempt) in self.spoiled:
-                yield self.spoiled[path, attempt]
-            elif not play.when:
-                yield Task.SKIPPED
-            else:
-                yield play.status if attempt <= play.fails else Task.SUCCEEDED
-
-    def outcomes(self) -> dict[str, Task]:
-        """How all tasks end if nothing stops the job."""
-        ended: dict[str, Task] = {}
-        while len(ended) < len(self.tasks):
-            for path, entry in self.tasks.items():
-                if path not in ended and all(need in ended for need in entry["needs"]):
-                    ended[path] = self.tried(path) if self.runs(path, ended) else Task.SKIPPED
-        return ended
-
-    def tried(self, path: str) -> Task:
-        for end in self.attempts(path):
-            if end not in FAILURES:
-                break
-        return end
-
-    def fails(self, ended: dict[str, Task]) -> bool:
-        return any(end in FAILURES and self.tasks[path]["on_failure"] == "fail" for path, end in ended.items())
-
-
 # What must hold -------------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +131,7 @@ class Checked(World):
         self.stopped: set[str] = set()
         """Jobs that somebody asked to cancel."""
         for job in case.jobs:
-            self.submit(job.document, job.plays, job_id=job.document["tasks"][0]["id"][0])
+            self.submit(job.document, job.plays, job_id=job.job_id)
 
     def move(self, kind: str, n: int) -> None:
         """One thing that may happen; nothing, if there is nobody to whom it could."""
@@ -245,7 +206,7 @@ class Checked(World):
     def on_commit(self, owner: Owner, change: Change) -> None:
         job = change.job
         entry = self.store.jobs[job.job_id]
-        check_rows(job.plan, entry.outcomes, {row.event.task for row in entry.events})
+        check_rows(job.plan, entry.outcomes)
         if not job.finished:
             rebuilt = self.store.read(job.job_id, job.plan, self.now_ms).job
             assert rebuilt.snapshot() == job.snapshot()
@@ -263,10 +224,6 @@ class Checked(World):
         assert entry.record.status == "running"
         ended = {path: TASK_BY_LABEL[row.outcome.status] for path, row in entry.outcomes.items()}
         failures = Counter(row.event.task for row in entry.events if row.event.kind == "attempt_failed")
-        failing = any(
-            end in FAILURES and plan.policies[plan.policy[plan.index[path]]].on_failure == "fail"
-            for path, end in ended.items()
-        )
         before: set[str] = set()
         assert len({part[2] for part in unit.parts}) == len(unit.parts), "a task twice in a unit"
         for position, (index, attempt, path, _) in enumerate(unit.parts):
@@ -274,9 +231,12 @@ class Checked(World):
             assert path not in ended, f"{path} has ended and is sent"
             assert attempt == failures[path] + 1
             needs = [plan.ids[need] for need in plan.needs_of(index)]
-            if path == OUTPUTS:
-                assert not failing
-                assert all(other in ended or other in before for other in plan.ids[:-1])
+            group = plan.results.get(index, plan.group[index])
+            failing = self._failing(plan, group, ended)
+            if index in plan.results:
+                assert group not in failing
+                members = members_of(plan, group)
+                assert all(member in ended or member in before for member in members)
             elif position in borrows:
                 assert policy.trigger == "all_succeeded"
                 for need in needs:
@@ -284,7 +244,7 @@ class Checked(World):
             elif position < unit.seeds:
                 ends = {need: ended.get(need) for need in needs}
                 assert triggered(plan, policy.trigger, ends), f"{path} starts early"
-                assert not failing or policy.trigger in HANDLERS, f"{path} starts in a job that failed"
+                assert not failing or (group in failing and policy.trigger in HANDLERS), f"{path} starts late"
             else:
                 assert policy.trigger == "all_succeeded"
                 assert not failing
@@ -301,6 +261,23 @@ class Checked(World):
                 if ended.get(used) == Task.SUCCEEDED:
                     assert unit.literals[used] == value_of(used)
             before.add(path)
+
+    def _failing(self, plan: Plan, group: int, ended: dict[str, Task]) -> list[int]:
+        """Those that have failed of a group and the groups around it."""
+        failing = []
+        while True:
+            for member in members_of(plan, group):
+                policy = plan.policies[plan.policy[plan.index[member]]]
+                if ended.get(member) in FAILURES and policy.on_failure == "fail" and group not in failing:
+                    failing.append(group)
+            if group == 0:
+                return failing
+            group = plan.group[plan.groups[group].result]
+
+
+def members_of(plan: Plan, group: int) -> list[str]:
+    """Tasks of the process, or of a sub-process, without those of others in it and without its own result."""
+    return [path for path, own in zip(plan.ids[:-1], plan.group, strict=False) if own == group]
 
 
 def passes(plan: Plan, path: str, end: Task | None) -> bool:
@@ -322,17 +299,18 @@ def triggered(plan: Plan, trigger: str, needs: dict[str, Task | None]) -> bool:
     return over
 
 
-def check_rows(plan: Plan, outcomes: dict[str, Any], _: set[str | None]) -> None:
+def check_rows(plan: Plan, outcomes: dict[str, ProgressRow]) -> None:
     """Nothing is durable before what it was made of."""
     for path, row in outcomes.items():
-        if row.outcome.dispatch == "" or path == OUTPUTS:
-            continue
         index = plan.index[path]
-        if plan.plain[index]:
-            for need in plan.needs_of(index):
-                earlier = outcomes.get(plan.ids[need])
-                assert earlier is not None, f"{path} is durable before {plan.ids[need]}"
-                assert earlier.seq < row.seq
+        needs: list[str] = []
+        if index in plan.results:
+            needs = members_of(plan, plan.results[index])
+        elif plan.plain[index] and row.outcome.dispatch != "":
+            needs = [plan.ids[need] for need in plan.needs_of(index)]
+        for need in needs:
+            assert need in outcomes, f"{path} is durable before {need}"
+            assert outcomes[need].seq < row.seq
 
 
 def check_books(machine: Machine) -> None:
@@ -378,7 +356,8 @@ def check_job(job: Job) -> None:
     assert job.readers == readers
     wanted = {i for i in range(len(state)) if state[i] == Task.SUCCEEDED and readers[i]}
     assert set(job.wires) == wanted, "values must be kept exactly as long as somebody will read them"
-    assert job.left[0] == sum(state[index] < Task.SUCCEEDED for index in range(len(plan)))
+    unended = Counter(plan.group[index] for index in range(len(plan)) if state[index] < Task.SUCCEEDED)
+    assert job.left == [unended[group] for group in range(len(plan.groups))]
 
 
 def check_seats(machine: Machine) -> None:
@@ -401,7 +380,7 @@ def check_work(machine: Machine) -> None:
 
 def check_end(world: Checked, case: JobCase) -> None:
     """All tasks are accounted for, as the reference says."""
-    job_id = case.document["tasks"][0]["id"][0]
+    job_id = case.job_id
     entry = world.store.jobs[job_id]
     plan = world.plans[job_id]
     assert set(entry.outcomes) == set(plan.ids), "every task is accounted for"
@@ -426,30 +405,49 @@ def check_end(world: Checked, case: JobCase) -> None:
         if end in FAILURES and json.loads(outcome.error or b"{}")["message"] != TOLD:
             spoiled[path, outcome.attempt] = end
     result = actual.pop(OUTPUTS)
-    reference = Reference(case, spoiled)
+    reference = Reference(case.document, case.plays, spoiled)
+    for path, node in reference.nodes.items():
+        if node.makes is not None and reference.fails(node.makes, actual):
+            spoiled.pop((path, 1), None)
     ended = reference.outcomes()
     status = entry.record.status
     if status == "succeeded":
-        assert actual == ended
-        assert not reference.fails(ended)
         assert result == Task.SUCCEEDED
-        return
-    if status == "failed":
-        assert result in FAILURES or (reference.fails(ended) and reference.fails(actual))
+        assert not reference.fails("", ended)
+    elif status == "failed":
+        assert result in FAILURES or (reference.fails("", ended) and reference.fails("", actual))
     else:
         assert {"cancelled": job_id in world.stopped, "timed_out": plan.timeout_s is not None}[status]
     for path, end in actual.items():
-        runs = reference.runs(path, actual)
-        if end == Task.SUCCEEDED:
-            assert runs
-            assert reference.plays[path].when
-        elif end in FAILURES:
-            assert runs
-            assert end in reference.attempts(path)
-        elif end == Task.CANCELLED:
-            assert status in ("cancelled", "timed_out")
-        elif status == "failed" and reference.plays[path].when and reference.tasks[path].get("trigger") in HANDLERS:
-            assert not runs, f"{path} deals with failures, and was not run"
+        failed = [
+            within for within in reference.around(reference.nodes[path].within) if reference.fails(within, actual)
+        ]
+        if status == "succeeded" and not failed:
+            assert end == ended[path]
+        else:
+            check_consistent(reference, reference.nodes[path], actual, failed=failed, status=status)
+
+
+def check_consistent(
+    reference: Reference, node: Node, actual: dict[str, Task], *, failed: list[str], status: str
+) -> None:
+    """How a task ended in something that failed, or was stopped, must fit how those that it needs ended."""
+    end, play = actual[node.path], reference.plays.get(node.path, Play())
+    if node.makes is not None and reference.fails(node.makes, actual):
+        assert end in (Task.FAILED, Task.SKIPPED, Task.CANCELLED)
+        return
+    runs = reference.runs(node, actual)
+    if end == Task.SUCCEEDED:
+        assert runs
+        assert play.when
+    elif end in FAILURES:
+        assert runs
+        assert end in reference.attempts(node)
+    elif end == Task.CANCELLED:
+        assert status in ("cancelled", "timed_out")
+    elif status == "failed" and failed == [node.within] and play.when and node.trigger in HANDLERS:
+        entered = not node.within or actual[entry_of(node.within)] in (*FAILURES, Task.SUCCEEDED)
+        assert not runs or not entered or node.makes is not None, f"{node.path} deals with failures, and was not run"
 
 
 def played(case: Case) -> Checked:

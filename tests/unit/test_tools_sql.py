@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+import traceback
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,9 @@ def test_a_parameter_is_never_part_of_the_statement(url: str) -> None:
 
 
 def test_values_that_json_does_not_know_are_given_in_a_form_that_it_does(url: str) -> None:
-    statement = "SELECT x'00ff' AS picture, NULL AS nothing, 9007199254740993 AS large, 0.1 AS price"
+    statement = "SELECT x'00ff' AS picture, NULL AS empty, 9007199254740993 AS large, 0.1 AS price"
     assert query(url, statement)["rows"] == [
-        {"picture": "AP8=", "nothing": None, "large": 9007199254740993, "price": 0.1}
+        {"picture": "AP8=", "empty": None, "large": 9007199254740993, "price": 0.1}
     ]
 
 
@@ -82,7 +82,7 @@ def test_a_query_without_rows_still_has_its_columns(url: str) -> None:
 
 
 def test_two_columns_of_one_name_are_refused(url: str) -> None:
-    with pytest.raises(SqlError, match='two columns of the result are called "id".* with AS'):
+    with pytest.raises(SqlError, match=r'two columns of the result are called "id".* with AS'):
         query(url, "SELECT id, id FROM items")
 
 
@@ -196,13 +196,13 @@ def test_anything_but_one_statement_is_refused(url: str, statement: str, problem
 def test_parameters_and_statement_must_fit_each_other(url: str) -> None:
     with pytest.raises(ArgumentError, match='the statement has ":name", but there is no such parameter'):
         query(url, "SELECT :name")
-    with pytest.raises(ArgumentError, match='parameter "nmae" is not in the statement. Did you mean "name"'):
+    with pytest.raises(ArgumentError, match=r'parameter "nmae" is not in the statement\. Did you mean "name"'):
         query(url, "SELECT :name", parameters={"name": 1, "nmae": 2})
     with pytest.raises(ArgumentError, match='":id"'):
         execute(url, "DELETE FROM items WHERE id = :id", parameters=[{"id": 1}, {}])
     with pytest.raises(SqlError, match="type 'dict' is not supported"):
         query(url, "SELECT :name", parameters={"name": {}})
-    with pytest.raises(SqlError, match="a parameter does not fit: .*too large"):
+    with pytest.raises(SqlError, match=r"a parameter does not fit: .*too large"):
         query(url, "SELECT :name", parameters={"name": 2**70})
     assert query(url, r"SELECT '\:name' AS text")["rows"] == [{"text": ":name"}]
 
@@ -211,11 +211,11 @@ def test_what_the_database_says_is_in_the_error_without_the_parameters(url: str)
     with pytest.raises(SqlError) as refused:
         query(url, "SELECT * FROM itmes WHERE name = :name", parameters={"name": "confidential"})
     assert str(refused.value) == f"{url}: no such table: itmes"
-    assert refused.value.__suppress_context__
+    assert "confidential" not in "".join(traceback.format_exception(refused.value, limit=-1))
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COMAGENT_WORKSPACE", str(tmp_path / "workspace"))
     return tmp_path / "workspace"
 
@@ -250,8 +250,7 @@ def test_a_url_that_is_of_no_use_is_told_so_without_its_credentials(url: str, pr
     for tool in (query, execute):
         with pytest.raises(ArgumentError, match=problem) as refused:
             tool(url, "SELECT 1")
-        assert "S3cret" not in str(refused.value)
-        assert refused.value.__suppress_context__
+        assert "S3cret" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_both_tools_tell_the_truth_about_themselves() -> None:

@@ -30,6 +30,8 @@ POLL_S = 30.0
 KEPT_JOBS = 10_000
 """Ended jobs whose view is kept in memory."""
 RETRY_S = 0.2
+START_S = 120.0
+"""A new scheduler that has not taken its shard by then stands still."""
 BEAT_S = 1.0
 
 
@@ -260,7 +262,7 @@ class Supervisor:
                 await asyncio.sleep(RETRY_S)
 
     async def _replace(self, dead: str, pids: list[int]) -> None:
-        """Starts a scheduler under a new name; it takes the shard at a higher epoch. The old one is ended if it is here."""
+        """Starts a scheduler under a new name; it takes the shard at a higher epoch. The old one is ended if here."""
         for pid in pids[-1:]:
             with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
                 if "ray::" in " ".join(psutil.Process(pid).cmdline()):
@@ -272,9 +274,12 @@ class Supervisor:
                 actor = SchedulerActor.options(**options(name)).remote
                 settings = {field: getattr(self._settings, field) for field in self._settings.__slots__}
                 handle = await asyncio.to_thread(actor, name, settings)
-                await handle.open.remote(self._name, [])
+                await asyncio.wait_for(handle.open.remote(self._name, []), START_S)
                 self._read_anew()
                 return
+            except TimeoutError:
+                await asyncio.to_thread(ray.kill, handle)
+                number += 1
             except (RayError, ValueError):
                 number += 1
                 await asyncio.sleep(RETRY_S)

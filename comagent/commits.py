@@ -47,9 +47,8 @@ def _outcomes(plan: Plan, ended: Sequence[Ended], documents: list[DocumentRow]) 
                 result = payload
         else:
             error = payload
-        outcomes.append(
-            Outcome(ids[index], dispatch, attempt, labels[status], result, document, error, int(started_ms), int(ended_ms))  # type: ignore[arg-type]
-        )
+        start, end = int(started_ms), int(ended_ms)
+        outcomes.append(Outcome(ids[index], dispatch, attempt, labels[status], result, document, error, start, end))  # type: ignore[arg-type]
     return outcomes
 
 

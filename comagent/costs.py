@@ -23,7 +23,7 @@ MEMORY = 0.2
 
 
 class Cost:
-    """The cost of one tool: a geometric mean, because one attempt on a busy machine may take a thousand times longer."""
+    """The cost of one tool: a geometric mean, because a busy machine makes one attempt a thousand times longer."""
 
     __slots__ = ("_log", "declared", "seen")
 

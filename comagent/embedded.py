@@ -7,6 +7,7 @@ with a lease of its own, and touches its own jobs only.
 import contextlib
 import os
 import signal
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,7 @@ class Embedded:
         self.coordination.open()
         self._processes: list[OwnedProcess] = []
         self._closed = False
+        self._closing = threading.Event()
         self._not_ours = {child.pid for child in psutil.Process().children()}
         """Processes that the program around us had started before: they are its own business."""
         self._daemons: list[psutil.Process] | None = None
@@ -106,6 +108,13 @@ class Embedded:
         self._remember_processes()
         self._record_processes(epoch)
         del handles
+        threading.Thread(target=self._poll, args=(supervisor_actor,), name="supervisor", daemon=True).start()
+
+    def _poll(self, supervisor: Any) -> None:
+        """A supervisor that Ray has started anew opens when it is called: then it replaces a scheduler that is gone."""
+        while not self._closing.wait(self.settings.beat_s):
+            with contextlib.suppress(Exception):
+                ray.get(supervisor.beat.remote(), timeout=self.settings.ttl_s)
 
     def lease(self) -> Lease | None:
         """Who owns this run's shard: where its scheduler and supervisor are found."""
@@ -136,6 +145,7 @@ class Embedded:
         if self._closed:
             return
         self._closed = True
+        self._closing.set()
         lease = None
         if ray.is_initialized():
             with contextlib.suppress(Exception):

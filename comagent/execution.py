@@ -129,7 +129,7 @@ class Hand:
         self.since = 0.0
         self.stop: Callable[[], None] | None = None
         self.span: tuple[float, float] | None = None
-        """When a blocking tool began and ended in its thread: what a busy process adds to that is not the tool's cost."""
+        """When a blocking tool began and ended in its thread: what a busy process adds is not the tool's cost."""
         self.tools: dict[int, Tool] = {}
         self._scopes: dict[str, dict[str, Any]] = {"": scope}
         self._giving = threading.Lock()

@@ -115,7 +115,7 @@ class Job:
         self.readers = plan.readers.copy()
         self.errors: dict[int, bytes | None] = {}
         self.left = [group.size for group in plan.groups]
-        """For the job and each sub-process: how many of its tasks have not ended, the one that makes its result aside."""
+        """For the job and each sub-process: how many of its tasks have not ended, but for the one for its result."""
         self.endings: list[str | None] = [None] * len(plan.groups)
         """How the job, or a sub-process, will end, if not well: `failed`, `skipped`, `cancelled` or `timed_out`."""
         self.causes: list[bytes | None] = [None] * len(plan.groups)
@@ -361,8 +361,8 @@ class Job:
             if ended is not None:
                 label = TASK_LABELS[row.status].replace("_", " ")
                 why = f'not started, because task "{plan.ids[task]}" {label}'
-                for other in self._unstarted(ended):
-                    todo.append((other, self._row(other, SKIPPED, "JobFailed", why, now_ms), ""))
+                rows = [self._row(other, SKIPPED, "JobFailed", why, now_ms) for other in self._unstarted(ended)]
+                todo += [(each.index, each, "") for each in rows]
             for fed in self._tell(task, row.status, passes):
                 if state[fed] >= TERMINAL:
                     continue
@@ -456,7 +456,7 @@ class Job:
                 self.wires.pop(used, None)
 
     def _make_result(self, group: int, now_ms: float) -> None:
-        """Once all tasks of the job, or of a sub-process, have ended: the task that makes its result runs, or ends too."""
+        """Once all tasks of the job, or of a sub-process, have ended: the one for its result runs, or ends too."""
         result = self.plan.groups[group].result
         if self.left[group] or self.state[result] != PENDING:
             return

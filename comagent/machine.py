@@ -698,10 +698,9 @@ class Machine:
             members += following
             generation = following
         result = len(plan)
-        last = len(plan.groups) == 1 and job.left[0] == len(members)
-        if last and job.ending is None and state[result] == Task.PENDING:
-            if result not in job.alone and not reads_ends[result]:
-                members.append(result)
+        last = len(plan.groups) == 1 and job.left[0] == len(members) and job.ending is None
+        if last and state[result] == Task.PENDING and result not in job.alone and not reads_ends[result]:
+            members.append(result)
         return members
 
     def _send(

@@ -9,7 +9,7 @@ LIMIT_CHARS = 16 * 1024 * 1024
 
 
 class Capped:
-    """A text stream that swallows everything after a limit, and that no tool can close. The rest is the stream's own."""
+    """A text stream that swallows everything after a limit, and that no tool can close. The rest is the stream's."""
 
     def __init__(self, stream: TextIO, limit: int):
         self._stream = stream
@@ -37,6 +37,6 @@ class Capped:
 def cap_output() -> None:
     """Caps what this process prints from now on. Repeating it is fine."""
     if not isinstance(sys.stdout, Capped):
-        sys.stdout = Capped(sys.stdout, LIMIT_CHARS)  # type: ignore[assignment]
+        sys.stdout = Capped(sys.stdout, LIMIT_CHARS)
     if not isinstance(sys.stderr, Capped):
-        sys.stderr = Capped(sys.stderr, LIMIT_CHARS)  # type: ignore[assignment]
+        sys.stderr = Capped(sys.stderr, LIMIT_CHARS)

@@ -121,8 +121,8 @@ class _Level(NamedTuple):
     prefix: str
     """What its paths begin with: nothing, or the path of the task that runs it and a slash."""
     group: int
-    index: dict[str, int]
-    """Its tasks by id."""
+    numbers: dict[str, int]
+    """Index of each of its tasks, by id."""
     entry: int | None
     """The task that makes the inputs of a sub-process."""
 
@@ -154,7 +154,9 @@ class _Compiler:
         self.further: list[tuple[int, int]] = []
         """(task, a task that it reads and does not need directly)"""
 
-    def problem(self, message: str, *, task: str | None = None, at: str | None = None, remedy: str | None = None) -> None:
+    def problem(
+        self, message: str, *, task: str | None = None, at: str | None = None, remedy: str | None = None
+    ) -> None:
         self.problems.append(Problem(message, task=task, field=at, remedy=remedy))
 
     def compile(self, process: Process, process_hash: str) -> Plan:
@@ -215,7 +217,7 @@ class _Compiler:
         if entry is not None:
             self.group[entry] = number
             self.groups[number] = self.groups[number]._replace(size=len(process.tasks) + 1)
-        ids, group, parts, index = self.ids, self.group, self.parts, level.index
+        ids, group, parts, index = self.ids, self.group, self.parts, level.numbers
         for task in process.tasks:
             inner = None
             if task.process is not None:
@@ -237,15 +239,16 @@ class _Compiler:
 
     def _add_task(self, number: int, level: _Level, task: Task) -> None:
         defaults = level.process.defaults
-        tool = self.tool_numbers.get(task.tool or "")
-        if tool is None and task.tool in self.known_tools:
-            tool = self.tool_numbers[task.tool] = len(self.tools)
-            self.tools.append(self.known_tools[task.tool])
+        name = task.tool or ""
+        tool = self.tool_numbers.get(name)
+        if tool is None and name in self.known_tools:
+            tool = self.tool_numbers[name] = len(self.tools)
+            self.tools.append(self.known_tools[name])
         path = self.ids[number]
         self.reads_ends = 0
         parsed = self._template(path, task.arguments)
         if parsed is not None:
-            self._check_arguments(path, task.tool or "", parsed)
+            self._check_arguments(path, name, parsed)
         arguments, when, read = self._read(path, level, parsed, task.when)
         self._add_edges(number, level, task, read)
         timeout_s = defaults.timeout_s if task.timeout_s is None else task.timeout_s
@@ -263,15 +266,17 @@ class _Compiler:
         """The task that makes the inputs of a sub-process, from what the task that runs it says under `with`."""
         path = level.prefix + task.id
         self.reads_ends = 0
-        for field in ("timeout_s", "retry", "cost"):
-            if getattr(task, field) is not None:
+        for name in ("timeout_s", "retry", "cost"):
+            if getattr(task, name) is not None:
+                why = "a sub-process is not tried again or stopped as a whole"
                 remedy = "Write it on the tasks of the sub-process, or under its `defaults`."
-                self.problem("a sub-process is not tried again or stopped as a whole", task=path, at=field, remedy=remedy)
+                self.problem(why, task=path, at=name.removesuffix("_s"), remedy=remedy)
         parsed = self._template(path, task.arguments)
         if parsed is not None:
             self._check_inputs(path, inner.process, parsed)
         arguments, when, read = self._read(path, level, parsed, task.when)
-        arguments = arguments._replace(constants={**_default_inputs(inner.process, task.arguments), **arguments.constants})
+        defaults = _default_inputs(inner.process, task.arguments)
+        arguments = arguments._replace(constants={**defaults, **arguments.constants})
         self._add_edges(number, level, task, read)
         self.policy.append(self._rule(Policy(RESULT_TOOL, task.trigger, "fail", NO_RETRY, None, "cheap")))
         self._add_step(Step(RESULT_TOOL, arguments, when, None, level.prefix))
@@ -311,7 +316,7 @@ class _Compiler:
 
     def _direct_needs(self, path: str, level: _Level, written: Sequence[str]) -> list[int]:
         direct = []
-        index = level.index
+        index = level.numbers
         for need in written:
             found = index.get(need)
             if found is None:
@@ -377,7 +382,8 @@ class _Compiler:
         read: list[int] = []
         for root, name in found:
             if root in ("item", "index"):
-                self.problem(f"`{root}` stands for nothing here", task=path, at=at, remedy="It exists inside `map` only.")
+                remedy = "It exists inside `map` only."
+                self.problem(f"`{root}` stands for nothing here", task=path, at=at, remedy=remedy)
             elif root == "inputs":
                 self._check_input(path, level, at, name)
                 if level.entry is not None and level.entry not in read:
@@ -385,9 +391,9 @@ class _Compiler:
             elif name is not None:
                 if root != "tasks":
                     self.reads_ends = 1
-                number = level.index.get(name)
+                number = level.numbers.get(name)
                 if number is None:
-                    remedy = _did_you_mean(name, level.index)
+                    remedy = _did_you_mean(name, level.numbers)
                     self.problem(f"`{root}.{name}` refers to no task of this process", task=path, at=at, remedy=remedy)
                 elif self.ids[number] == path:
                     self.problem("the task refers to its own result", task=path, at=at, remedy="Refer to another task.")
@@ -466,8 +472,8 @@ class _Compiler:
         )
         if cycle:
             named = [path for path in cycle[:-1] if not path.endswith(f"/{ENTRY}")]
-            circle = " → ".join([*named, named[0]])
-            self.problem(f"tasks need each other in a circle: {circle}", task=named[0], at="needs", remedy="Cut one edge.")
+            message = f"tasks need each other in a circle: {' → '.join([*named, named[0]])}"
+            self.problem(message, task=named[0], at="needs", remedy="Cut one edge.")
 
     def _result(self, level: _Level) -> tuple[Template, list[int]]:
         """The template of a result: the declared outputs, or else the values of all tasks that nothing needs."""
@@ -475,7 +481,7 @@ class _Compiler:
         if outputs is None:
             group = self.groups[level.group]
             needed = {need for row in self.needs[group.first : group.last] for need in row}
-            leaves = {name: number for name, number in level.index.items() if number not in needed}
+            leaves = {name: number for name, number in level.numbers.items() if number not in needed}
             return Template({}, tuple((name, Reference("tasks", name)) for name in leaves), ()), list(leaves.values())
         path = level.prefix.removesuffix("/") or None
         try:
@@ -543,8 +549,8 @@ def compile_process(
     """The plan of `process`.
 
     `tools` has an entry for each tool that could be resolved; a name that is missing there is for `check` to report.
-    `check(tool, constants, dynamic)` says what is wrong with arguments, of which those named in `dynamic` have values only
-    when the task runs.
+    `check(tool, constants, dynamic)` says what is wrong with arguments, of which those named in `dynamic` have values
+    only when the task runs.
 
     Raises `ProcessError` with everything that is wrong: unknown, duplicate and circular tasks, references to what does
     not exist or is not upstream, invalid expressions.
@@ -553,7 +559,7 @@ def compile_process(
 
 
 def paths_of(document: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The paths of a process' tasks in the order of their indices, from its canonical document; `OUTPUTS` not included."""
+    """The paths of a process' tasks in the order of their indices, without `OUTPUTS`, from its canonical document."""
     for task in document["tasks"]:
         path = prefix + task["id"]
         if "process" in task:

@@ -66,6 +66,9 @@ def read_csv(
     another type for their column: integer, number or boolean (true or false, yes or no, 1 or 0); then an empty cell is
     null. After `limit` rows the rest is left out, and `truncated` says so. `DataError` names the line of the first
     cell that is not of its type, and of the first row with more or fewer cells than there are columns.
+
+    The workspace is the folder `COMAGENT_WORKSPACE` of the machine on which the task runs, or `workspace` in
+    `COMAGENT_HOME`. The path is relative to it, not to the process file.
     """
     text = read_text(path, encoding, max_bytes=max_bytes)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -82,7 +85,11 @@ def read_csv(
 
 @tool(name="data.read_json", kind="thread", effects="none")
 def read_json(path: str, *, max_bytes: MaxBytes = _MOST) -> Any:
-    """Read the value in a JSON file of the workspace. `DataError` says where it is no JSON."""
+    """Read the value in a JSON file of the workspace. `DataError` says where it is no JSON.
+
+    The workspace is the folder `COMAGENT_WORKSPACE` of the machine on which the task runs, or `workspace` in
+    `COMAGENT_HOME`. The path is relative to it, not to the process file.
+    """
     text = read_text(path, "utf-8-sig", max_bytes=max_bytes)
     try:
         return json.loads(text, parse_constant=_refuse_constant)

@@ -22,7 +22,7 @@ from comagent.tools.base import tool
 from comagent.tools.sizes import MIB, TooLargeError
 from comagent.tools.workspace import PathRefusedError, folder, is_link, parts, place
 
-__all__ = ["delete", "exists", "list_files", "read_lines", "read_text", "write_text"]
+__all__ = ["delete", "exists", "list_files", "opened", "read_lines", "read_text", "write_text"]
 
 _MOST = 256 * MIB
 _TEMPORARY = ".comagent-"
@@ -64,9 +64,12 @@ class Listing(TypedDict):
 def read_text(path: str, encoding: str = "utf-8", *, max_bytes: MaxBytes = 10 * MIB) -> str:
     """Read a text file of the workspace.
 
+    The workspace is the folder `COMAGENT_WORKSPACE` of the machine on which the task runs, or `workspace` in
+    `COMAGENT_HOME`. Paths are relative to it; links are not followed.
+
     `TooLargeError` if it has more than `max_bytes`; `ValueError` if it is no text in that encoding.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         # One more than may be: the file may grow while it is read.
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
@@ -92,7 +95,7 @@ def read_lines(
         raise ValueError(f"lines cannot be told apart in {encoding}: use files.read_text")
     taken: list[str] = []
     size = 0
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(max_bytes + 1), b""), 1):
             if number == start + limit:
                 return {"lines": taken, "next": number}
@@ -195,14 +198,14 @@ def _named(path: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BufferedReader]:
-    """A plain file, open for reading."""
+def opened(path: str) -> Iterator[BufferedReader]:
+    """A plain file of the workspace, open for reading."""
     *above, name = _named(path)
     # Without O_NONBLOCK, opening a named pipe would wait until somebody writes to it.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with folder(above) as descriptor:
         try:
-            opened = os.open(name, flags, dir_fd=descriptor)
+            handle = os.open(name, flags, dir_fd=descriptor)
         except FileNotFoundError:
             raise FileNotFoundError(f"there is no file {place((*above, name))}") from None
         except OSError as error:
@@ -211,13 +214,13 @@ def _opened(path: str) -> Iterator[BufferedReader]:
             if error.errno == errno.ENXIO:
                 raise PathRefusedError(path, "is no plain file") from None
             raise
-    mode = os.fstat(opened).st_mode
+    mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
-        os.close(opened)
+        os.close(handle)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(f"{place((*above, name))} is a folder, not a file")
         raise PathRefusedError(path, "is no plain file")
-    with os.fdopen(opened, "rb") as file:
+    with os.fdopen(handle, "rb") as file:
         yield file
 
 

@@ -65,7 +65,10 @@ async def request(
     expect: Expect | None = None,
     context: ToolContext | None = None,
 ) -> Answer:
-    """Send an HTTP request, and give the answer, whatever its status: exactly one of `json`, `text` and `base64`.
+    """Send an HTTP request, and give the answer, whatever its status.
+
+    The answer's body is in exactly one of `json`, `text` and `base64`. What can be reached is the public internet, and
+    the hosts and networks that `COMAGENT_HTTP_ALLOW` names where the task runs: `host`, `host:port`, `10.1.0.0/16`.
 
     `params` are added to the query of the URL. The body is `json` or, as it is, `body`. POST and PATCH carry an
     `Idempotency-Key`, the same in every attempt at the task, unless `headers` have one. At most `follow` redirects are
@@ -106,12 +109,13 @@ def prepared(
     framing = [name for name in headers if name.lower() in _FRAMING]
     if framing:
         raise ArgumentError(tool_name, f'the header "{framing[0]}" follows from the request', "Leave it out.")
-    defaults = {"User-Agent": "comagent", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
     try:
+        merged = httpx2.Headers({"User-Agent": "comagent", "Accept": "*/*", "Accept-Encoding": "gzip, deflate"})
+        merged.update(headers)
         return httpx2.Request(
             method,
             httpx2.URL(url).copy_merge_params(params) if params else httpx2.URL(url),
-            headers=httpx2.Headers({**defaults, **{name.title(): value for name, value in headers.items()}}),
+            headers=merged,
             json=json,
             content=body,
         )
@@ -149,9 +153,8 @@ def _text(fetched: Fetched) -> str | None:
 def _charset(name: str | None) -> str | None:
     """The codec of a character set; None if there is no such."""
     try:
-        codec = codecs.lookup(name) if name else None
-    except LookupError:
+        codec = codecs.lookup(name or "").name
+        b"a".decode(codec, "replace")
+    except (LookupError, ValueError):
         return None
-    if codec is None or codec.name.replace("-", "_") in _NO_CHARSETS or not codec._is_text_encoding:
-        return None
-    return codec.name
+    return None if codec.replace("-", "_") in _NO_CHARSETS else codec

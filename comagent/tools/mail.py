@@ -32,7 +32,7 @@ from typing_extensions import TypedDict
 from comagent.config import Config
 from comagent.errors import ArgumentError, CannotConnectError
 from comagent.tools.base import ToolContext, tool
-from comagent.tools.files import _opened as opened
+from comagent.tools.files import opened
 
 __all__ = ["MailError", "Sent", "send"]
 
@@ -78,9 +78,11 @@ def send(
 ) -> Sent:
     """Send a mail of text, HTML or both, with files of the workspace attached.
 
-    Addresses are written `name@host` or `Name <name@host>`. Without `COMAGENT_SMTP_URL` the mail is written to the
-    folder `outbox` in `COMAGENT_HOME`, as an .eml file that mail programs open. A mail may be sent again after a crash
-    or a lost connection: it has the same Message-ID then, by which many servers and programs drop the second.
+    Addresses are written `name@host` or `Name <name@host>`. The server is `COMAGENT_SMTP_URL`, such as
+    `smtp://user:password@host:587` or `smtps://user:password@host:465`, the sender `COMAGENT_MAIL_FROM` unless one is
+    given. Where no server is set, the mail is written to the folder `outbox` in `COMAGENT_HOME`, as an .eml file that
+    mail programs open. A mail may be sent again after a crash or a lost connection: it has the same Message-ID then,
+    by which many servers and programs drop the second.
     """
     if text is None and html is None:
         raise ArgumentError(_NAME, "there is neither text nor html", "Give one of them, or both.")
@@ -212,16 +214,19 @@ def _server(url: str) -> _Server:
     options = parse_qs(parts.query, keep_blank_values=True)
     if parts.scheme not in ("smtp", "smtps") or not host or parts.path.strip("/") or parts.fragment:
         raise MailError(f"{_URL} cannot be read: {_FORM}")
-    without_tls = parts.scheme == "smtp" and options.pop("tls", None) == ["none"]
-    if options:
-        raise MailError(f'{_URL} has an option that is not known: {", ".join(options)}. There is only "tls=none"')
+    without_tls = parts.scheme == "smtp" and options == {"tls": ["none"]}
+    if options and not without_tls:
+        raise MailError(f"{_URL} has an option that is not known: there is only tls=none, for smtp")
     if without_tls and not _is_loopback(host):
         raise MailError(f"{_URL} has tls=none, which is for a server on this machine only: {host} is another")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not (user + password).isascii():
+        raise MailError(f"{_URL} has a user or password that is not ASCII, which Python cannot send to a mail server")
     return _Server(
         host,
         port or (465 if parts.scheme == "smtps" else 587),
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
+        user,
+        password,
         "at once" if parts.scheme == "smtps" else "none" if without_tls else "STARTTLS",
     )
 

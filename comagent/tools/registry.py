@@ -1,6 +1,7 @@
 """From a tool's name in a process to the tool."""
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,14 +11,28 @@ from typing import Any
 
 from comagent.errors import ToolDefinitionError, UnknownToolError
 from comagent.nearest import nearest
-from comagent.tools import data, debug, html, mail, sql, system, text
 from comagent.tools.base import Tool, ToolSpec, options_of
 from comagent.tools.loading import load
 from comagent.tools.source import find_by_name
 
 __all__ = ["builtin_names", "catalogue", "check_arguments", "resolve"]
 
-_FAMILIES = (data, debug, html, mail, sql, system, text)
+_FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "data": ("data",),
+        "debug": ("debug",),
+        "files": ("files",),
+        "html": ("html",),
+        "http": ("http", "scraping"),
+        "mail": ("mail",),
+        "shell": ("shell",),
+        "sql": ("sql",),
+        "system": ("system",),
+        "text": ("text",),
+    }
+)
+"""First parts of names, and the modules of this package that have the tools. Together they take half a second to
+import, so each waits until one of its tools is asked for."""
 _PYTHON = "python:"
 
 
@@ -27,7 +42,7 @@ def resolve(name: str, *, base: Path | None = None) -> ToolSpec:
     `base`, the folder of the process file, and the working folder are searched before Python's own path.
     `UnknownToolError` names the nearest tools; `ToolDefinitionError` says why a tool that is there cannot be used.
     """
-    builtin = _builtins().get(name)
+    builtin = _family(name.partition(".")[0]).get(name)
     if builtin is not None:
         return builtin.spec
     if name.startswith(_PYTHON):
@@ -58,9 +73,17 @@ def check_arguments(spec: ToolSpec, arguments: dict[str, Any], *, dynamic: set[s
 
 @functools.cache
 def _builtins() -> Mapping[str, Tool]:
-    functions = [value for module in _FAMILIES for value in vars(module).values() if options_of(value)]
+    tools = {name: tool for family in _FAMILIES for name, tool in _family(family).items()}
+    return MappingProxyType(dict(sorted(tools.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _family(family: str) -> Mapping[str, Tool]:
+    """The tools of a family by their names; none if there is no such family."""
+    modules = [importlib.import_module(f"comagent.tools.{module}") for module in _FAMILIES.get(family, ())]
+    functions = [value for module in modules for value in vars(module).values() if options_of(value)]
     tools = [Tool(function) for function in functions]
-    return MappingProxyType({tool.spec.name: tool for tool in sorted(tools, key=lambda tool: tool.spec.name)})
+    return MappingProxyType({tool.spec.name: tool for tool in tools})
 
 
 def _declared(name: str) -> Tool:

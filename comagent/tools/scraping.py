@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import urljoin
 
@@ -24,9 +25,12 @@ _TOOL = "http.scrape"
 _HTML = ("", "text/html", "application/xhtml+xml")
 _UNSEEN = ("noscript", "script", "style", "template")
 _BLOCKS = frozenset(
-    "address article aside blockquote body br caption dd details dialog div dl dt fieldset figcaption figure footer "
-    "form h1 h2 h3 h4 h5 h6 header hr li main nav ol option p pre section summary table tbody tfoot thead title tr "
-    "ul".split()
+    (
+        *("address", "article", "aside", "blockquote", "body", "br", "caption", "dd", "details", "dialog", "div"),
+        *("dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6"),
+        *("header", "hr", "li", "main", "nav", "ol", "option", "p", "pre", "section", "summary", "table", "tbody"),
+        *("tfoot", "thead", "tr", "ul"),
+    )
 )
 """Elements that begin and end a line of text."""
 _CELLS = frozenset(("td", "th"))
@@ -91,12 +95,15 @@ async def scrape(
     """
     select = _compiled(selector)
     asked = prepared(_TOOL, url, "GET", headers={"Accept": "text/html", **headers}, params={})
-    async with asyncio.timeout(timeout_s):
-        fetched = await fetch(asked, timeout_s=timeout_s, max_bytes=max_bytes, follow=follow, expect=expect)
-        if fetched.media_type not in _HTML:
-            raise NotHtmlError(shown(fetched.url), fetched.media_type)
-        # lxml lets other threads run meanwhile.
-        return await asyncio.to_thread(_page, fetched, select, limit=limit, max_bytes=max_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            fetched = await fetch(asked, timeout_s=timeout_s, max_bytes=max_bytes, follow=follow, expect=expect)
+            if fetched.media_type not in _HTML:
+                raise NotHtmlError(shown(fetched.url), fetched.media_type)
+            # lxml lets other threads run meanwhile.
+            return await asyncio.to_thread(_page, fetched, select, limit=limit, max_bytes=max_bytes)
+    except TimeoutError:
+        raise TimeoutError(f"GET {shown(asked.url)}: the page could not be read within {timeout_s:g} s") from None
 
 
 def _compiled(selector: str | None) -> CSSSelector | None:
@@ -108,7 +115,7 @@ def _compiled(selector: str | None) -> CSSSelector | None:
 
 def _page(fetched: Fetched, select: CSSSelector | None, *, limit: int, max_bytes: int) -> Page:
     try:
-        root = html.document_fromstring(fetched.content, parser=html.HTMLParser(encoding=_encoding(fetched)))
+        root = html.document_fromstring(fetched.content, parser=_parser(fetched))
     except etree.ParserError:
         raise NotHtmlError(shown(fetched.url), "") from None
     title = " ".join(root.findtext(".//title", "").split())
@@ -139,11 +146,12 @@ def _page(fetched: Fetched, select: CSSSelector | None, *, limit: int, max_bytes
     }
 
 
-def _encoding(fetched: Fetched) -> str | None:
-    """What the parser must know; None if the page says it."""
-    if fetched.charset:
-        return fetched.charset
-    return None if _META.search(fetched.content[:4_096]) else "utf-8"
+def _parser(fetched: Fetched) -> html.HTMLParser:
+    with suppress(LookupError):  # it says something that is no encoding
+        if fetched.charset:
+            return html.HTMLParser(encoding=fetched.charset)
+    # Else the parser finds out, but takes pages that do not say it for Latin-1.
+    return html.HTMLParser(encoding=None if _META.search(fetched.content[:4_096]) else "utf-8")
 
 
 def _lines(element: html.HtmlElement) -> Iterator[str]:

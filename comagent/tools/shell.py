@@ -90,6 +90,10 @@ async def run(
 ) -> Finished:
     """Run a program that the operator allows, and give what it writes.
 
+    The operator's list is `COMAGENT_SHELL_ALLOW`, names or absolute paths with commas between them. Without it, these
+    may run: arch, basename, df, dirname, echo, expr, false, free, id, nproc, printf, seq, sleep, tr, true, uname,
+    uptime and whoami.
+
     `command` is the program and its arguments, which reach it as they are: there is no shell, so nothing in them is
     expanded, redirected or run. `cwd` is a folder of the workspace. The program gets no environment but `PATH`, the
     workspace as `HOME`, and `env`. Output beyond `max_output` bytes is dropped while the program goes on.

@@ -71,6 +71,9 @@ def query(
 ) -> Rows:
     """Ask a database with one statement that changes nothing, and get at most `max_rows` rows.
 
+    The URL is SQLAlchemy's: `postgresql+psycopg://user:password@host/shop`, `sqlite:///shop.db` for a file of the
+    workspace, `sqlite:////data/shop.db` for any other.
+
     Values are given as parameters: `:name` in the statement, and a list for the `:names` in `IN :names`. SQLite files
     are opened read-only; elsewhere the transaction is read-only where the database knows that, and is rolled back in
     any case. Dates and times become ISO 8601 text, decimals numbers of double precision, binary data base64 text.
@@ -102,15 +105,18 @@ def execute(
 ) -> Executed:
     """Change a database with one statement, in one transaction.
 
+    The URL is SQLAlchemy's: `postgresql+psycopg://user:password@host/shop`, `sqlite:///shop.db` for a file of the
+    workspace, `sqlite:////data/shop.db` for any other; an SQLite file that is not there is made.
+
     Values are given as parameters: `:name` in the statement. With a list of parameters the statement runs for each of
     them, all or none. An attempt that has passed its deadline does not commit. After a crash the statement may run a
     second time: write one that can, such as `INSERT ... ON CONFLICT DO NOTHING`.
     """
     address = _address(_EXECUTE, url)
-    many = isinstance(parameters, list)
-    if many and not parameters:
+    sets = parameters if isinstance(parameters, list) else [parameters]
+    if not sets:
         return {"rows_affected": 0}
-    bound = _bound(_EXECUTE, statement, *(parameters if isinstance(parameters, list) else [parameters]))
+    bound = _bound(_EXECUTE, statement, *sets)
     with _connected(_EXECUTE, address, opened=address) as connection:
         result = connection.execute(bound, parameters)
         if result.returns_rows:

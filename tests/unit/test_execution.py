@@ -158,7 +158,11 @@ async def test_each_reader_has_a_copy_of_its_own(desk: Desk) -> None:
 
 
 async def test_each_reader_of_an_input_has_a_copy_of_its_own(desk: Desk) -> None:
-    tasks = [task("a", "append", value="${inputs.x}"), task("b", "append", value="${inputs.x}"), echo("c", "${inputs.x}")]
+    tasks = [
+        task("a", "append", value="${inputs.x}"),
+        task("b", "append", value="${inputs.x}"),
+        echo("c", "${inputs.x}"),
+    ]
     rows = await desk.rows(desk.start(BATCH, tasks, inputs=b'{"x":[1]}'))
 
     assert {path: value(row) for path, row in rows.items()} == {"a": [1, 2], "b": [1, 2], "c": [1]}

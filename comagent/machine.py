@@ -210,6 +210,7 @@ class Machine:
         # The job may come back, and must not meet what is left of its first life, even if that was over.
         self._queue.drop(job_id)
         self._alone = [entry for entry in self._alone if entry[0] != job_id]
+        self._end_reservations()
 
     def idle(self) -> bool:
         return not self.jobs
@@ -665,6 +666,9 @@ class Machine:
             idle.reserved = False
             dispatch = self._send(job, [task], idle, lane, seeds=1)
             dispatch.alone = idle.boxed = True
+        self._end_reservations()
+
+    def _end_reservations(self) -> None:
         if not self._alone:
             for seat in self.seats.values():
                 seat.reserved = False

@@ -188,6 +188,9 @@ class Task(_Limits):
 
     id: _Id
     tool: str | None = Field(None, min_length=1)
+    agent: str | dict[str, Any] | None = None
+    """Whose task it is: the id or name of an agent that is defined elsewhere, or a definition. It may stand in place of a
+    tool where the agent has exactly one."""
     process: "Process | None" = None
     """In place of a tool: a process whose inputs are given under `with`. Its tasks become part of the job, and its result
     is the task's value. In a file also the path of another file, relative to the first."""
@@ -206,8 +209,10 @@ class Task(_Limits):
 
     @model_validator(mode="after")
     def _tool_or_process(self) -> "Task":
-        if (self.tool is None) == (self.process is None):
-            raise _refusal("a task has either a tool or a process", field="tool")
+        if self.tool is None and self.agent is None and self.process is None:
+            raise _refusal("a task has a tool, an agent or a process", field="tool")
+        if self.process is not None and not (self.tool is None and self.agent is None):
+            raise _refusal("a task has either a tool or a process", field="tool" if self.agent is None else "agent")
         return self
 
     @property
@@ -226,6 +231,8 @@ class Process(_Model):
     """A definition of what a job does."""
 
     name: str = Field(min_length=1, max_length=200)
+    id: str = ""
+    """Whatever its author knows it by. It says nothing to the engine."""
     description: str = ""
     inputs: dict[_InputName, Input] = Field({})
     defaults: Defaults = Defaults()

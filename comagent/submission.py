@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comagent import spec
+from comagent.compiling import compile_process
 from comagent.errors import ComAgentError, Problem, ProcessError
 from comagent.nesting import with_processes
-from comagent.plan import Plan, ToolUse, compile_process
+from comagent.plan import Plan, ToolUse
 from comagent.reading import read_process
 from comagent.spec import Process
 from comagent.tools.base import ToolSpec

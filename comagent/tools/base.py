@@ -5,9 +5,11 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, overload
+from types import FunctionType
+from typing import Any, Literal, TypeVar, cast, get_args, overload
 
 from comagent.errors import ToolDefinitionError
+from comagent.tools.recording import as_written, recordable
 from comagent.tools.schema import Signature, parameters
 from comagent.tools.source import Code, locate
 
@@ -80,7 +82,7 @@ class Options:
 class Tool:
     """A tool that can be called, with its `spec`."""
 
-    __slots__ = ("_convert", "_injected", "_signature", "function", "spec")
+    __slots__ = ("_convert", "_injected", "_run", "_signature", "function", "spec")
 
     def __init__(self, function: Callable[..., Any], *, code: Code | None = None) -> None:
         options = options_of(function) or Options()
@@ -89,6 +91,7 @@ class Tool:
         if code is None:
             code = locate(function, name=name)
         self.function = function
+        self._run = as_written(function)
         self._signature = Signature(function, name=name, context_type=ToolContext)
         self._injected = self._signature.injected
         self._convert = self._signature.converts
@@ -118,7 +121,7 @@ class Tool:
         bound = self._signature.bind(arguments)
         if self._injected is not None:
             bound = {**bound, self._injected: context}
-        value = self.function(**bound)
+        value = self._run(**bound)
         if not self._convert:
             return value
         return self._converted(value) if self.spec.kind == "async" else self._signature.result(value)
@@ -156,7 +159,7 @@ def tool(
     effects: Effects = "some",
     summary: str | None = None,
 ) -> _Function | Callable[[_Function], _Function]:
-    """Declare a function a tool. The function stays what it is and can be called directly.
+    """Declare a function a tool. It can be called directly as before; inside a `@comagent.process` a call is a step.
 
     Processes name it by `name`, or by the function's own name. An `async def` is of kind `async`, any other function
     of kind `thread` unless `kind` says otherwise. The summary is the first line of the docstring unless it is given.
@@ -168,6 +171,8 @@ def tool(
         shown = name or _own_name(declared)
         _check(declared, options, shown)
         parameters(declared, shown)
+        if isinstance(declared, FunctionType):
+            declared = cast(_Function, recordable(declared))
         try:
             setattr(declared, _MARK, options)
         except AttributeError:
@@ -209,6 +214,7 @@ def _check(function: object, options: Options, name: str) -> None:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
+    function = as_written(function)
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

@@ -9,11 +9,13 @@ What else is allowed is a decision: `cat` reads every file that the agent may re
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, cast
@@ -35,6 +37,8 @@ DEFAULT_PROGRAMS = (
     *("sleep", "tr", "true", "uname", "uptime", "whoami"),
 )
 DEFAULT_VARIABLES = frozenset({"COLUMNS", "LANG", "LANGUAGE", "LINES", "NO_COLOR", "TERM", "TZ"})
+
+_LOCALE = re.compile("LC_[A-Z]+")
 
 _TOOL = "shell.run"
 _LAST_WORDS_S = 1.0
@@ -219,20 +223,21 @@ def _outcome(leash_end: socket.socket, transport: asyncio.SubprocessTransport) -
 def _allowed(name: str) -> str:
     """The absolute path of a program that may run."""
     entries = os.environ.get(PROGRAMS)
-    names = DEFAULT_PROGRAMS if entries is None else tuple(filter(None, map(str.strip, entries.split(","))))
-    found = {entry: entry if Path(entry).is_absolute() else shutil.which(entry, path=_path()) for entry in names}
-    if name in found.values():
-        return name
-    if name not in found:
+    names = DEFAULT_PROGRAMS if entries is None else tuple(_listed(entries))
+    if name not in names:
         raise ProgramRefusedError(
             name,
             f"is not among the programs that may run: {', '.join(sorted(names)) or 'none'}",
             f"If it is to run, add it to {PROGRAMS} where the agents run.",
         )
-    path = found[name]
+    path = name if Path(name).is_absolute() else shutil.which(name, path=_path())
     if path is None:
         raise ProgramRefusedError(name, "may run, but is not installed", f"Nothing of that name is in {_path()}.")
     return path
+
+
+def _listed(entries: str) -> Iterator[str]:
+    return filter(None, map(str.strip, entries.split(",")))
 
 
 def _path() -> str:
@@ -241,8 +246,8 @@ def _path() -> str:
 
 
 def _environment(given: dict[str, str]) -> dict[str, str]:
-    names = DEFAULT_VARIABLES | {name.strip() for name in os.environ.get(VARIABLES, "").split(",")}
-    refused = [name for name in given if name not in names and not name.startswith("LC_")]
+    names = DEFAULT_VARIABLES | set(_listed(os.environ.get(VARIABLES, "")))
+    refused = [name for name in given if name not in names and not _LOCALE.fullmatch(name)]
     if refused:
         # Many a variable makes a program run another one: LD_PRELOAD, PATH, GIT_SSH_COMMAND, PAGER.
         raise ProgramRefusedError(

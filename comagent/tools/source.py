@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from comagent.errors import ToolDefinitionError
 from comagent.nearest import did_you_mean
 
-__all__ = ["Code", "find", "find_by_name", "is_loading", "locate"]
+__all__ = ["Code", "find", "find_by_name", "is_loading", "locate", "path_of"]
 
 _SEEN = "__comagent_source__"
 _PREFIX = "comagent_file_"
@@ -63,6 +63,16 @@ def locate(function: Callable[..., Any], *, name: str) -> Code:
             name, f"{made_in} is no name of module {owner}, so no other process finds it", _TOP_LEVEL
         )
     return _code(module, qualname, name=name)
+
+
+def path_of(function: Callable[..., Any], *, name: str) -> str:
+    """The dotted path by which `find_by_name` finds a callable at hand again. `ToolDefinitionError` as in `locate`.
+
+    That of a function of the program that runs starts with `__main__`, and means something in this process only.
+    """
+    code = locate(function, name=name)
+    module = _owner(function) if _is_file(code.module) else code.module
+    return f"{module}.{code.qualname}"
 
 
 def find(code: Code) -> Callable[..., Any]:
@@ -166,6 +176,8 @@ def _follow(module: ModuleType, qualname: str, *, name: str) -> Callable[..., An
 
 def _title(module: ModuleType) -> str:
     private = module.__name__.startswith(_PREFIX)
+    if module.__name__ == "__main__":
+        return f"__main__, which is {getattr(module, '__file__', 'an interactive session')} here,"
     return str(module.__file__) if private else module.__name__
 
 
@@ -266,6 +278,8 @@ def _import(module_name: str, roots: Sequence[str], *, name: str) -> ModuleType:
 
 def _shadowed(module_name: str, root: str) -> Path | None:
     """The file in `root` that `module_name` means, where another folder's module has taken the name in this process."""
+    if module_name == "__main__":
+        return None  # the program that runs, whatever file of that name there is
     folder = Path(root).resolve()
     module, top = folder.joinpath(*module_name.split(".")), folder / module_name.partition(".")[0]
     file = next((path for path in (module.with_suffix(".py"), module / "__init__.py") if path.is_file()), None)

@@ -138,11 +138,9 @@ def test_a_tool_of_unknown_cost_is_tried_alone_and_then_put_in_batches(
         used = [dispatch for path, dispatch in dispatches(home, job).items() if not path.startswith("/")]
         return sorted(used.count(dispatch) for dispatch in dict.fromkeys(used))
 
-    first, again = sizes(), sizes()
-
-    assert first[0] == 1
-    assert first[-1] > 50
-    assert again[0] > 1
+    assert sizes()[0] == 1
+    # On a busy machine one job may not be enough to see how cheap the tool is.
+    until(lambda: sizes()[-1] > 50)
 
 
 # What they are told --------------------------------------------------------------------------------------------------

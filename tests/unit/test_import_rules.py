@@ -21,7 +21,7 @@ def modules(*names: str) -> frozenset[str]:
 VALUES = modules("errors", "ids", "log", "nearest", "retry", "spec", "states", "values")
 READING = VALUES | modules("config", "reading", "nesting")
 PURE = VALUES | modules(
-    "costs", "expressions", "graph", "job", "machine", "plan", "protocol", "ready", "seats", "steps"
+    "compiling", "costs", "expressions", "graph", "job", "machine", "plan", "protocol", "ready", "seats", "steps"
 )
 SERVICES = modules("coordination", "llm", "security", "store", "tools")
 RUNNING = modules("calls", "execution", "failure", "isolation", "output")

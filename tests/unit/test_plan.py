@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from comagent import spec
 from comagent.errors import Problem, ProcessError
 from comagent.expressions import Expression, Reference
-from comagent.plan import OUTPUTS, Plan, ToolUse, compile_process, paths_of
+from comagent.compiling import compile_process
+from comagent.plan import OUTPUTS, Plan, ToolUse, paths_of
 from comagent.steps import RESULT_TOOL, decode_step
 
 TOOLS = {

@@ -240,6 +240,29 @@ def test_what_is_no_plain_file_is_not_read(workspace: Path, monkeypatch: pytest.
                 call("read_text", path=path)
 
 
+@pytest.mark.parametrize("name", ["read_text", "write_text", "list", "delete"])
+def test_a_folder_that_is_exchanged_for_a_link_at_the_last_moment_leads_nowhere_else(
+    name: str, workspace: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("write_text", path="x/secret.txt", text="inside")
+    open_, exchanged = os.open, False
+
+    def open_late(path: Any, *arguments: Any, **options: Any) -> int:
+        nonlocal exchanged
+        if path == "x" and not exchanged:
+            exchanged = True
+            (workspace / "x").rename(workspace / "y")
+            (workspace / "x").symlink_to(outside)
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_late)
+    path, extra = ("x", {}) if name == "list" else ("x/secret.txt", {"text": "mine"} if name == "write_text" else {})
+    with pytest.raises(PathRefusedError, match='"x" is a link'):
+        call(name, path=path, **extra)
+    assert exchanged
+    assert (outside / "secret.txt").read_text() == SECRET
+
+
 @pytest.fixture
 def swapping(workspace: Path, outside: Path) -> Iterator[None]:
     """Meanwhile `workspace/x` is a folder and a link to the outside in turns, as quickly as can be."""

@@ -1,0 +1,36 @@
+"""Documents as YAML that means the same to every reader, whichever version of YAML it knows."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+__all__ = ["to_yaml"]
+
+_WIDTH = 120
+_NUMBER = re.compile(r"[-+]?\.?[0-9][-+.0-9_a-zA-Z:]*")
+"""What some version of YAML may take for a number, and text that looks like one."""
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Lists are indented below their key."""
+        super().increase_indent(flow, False)
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else "'" if _NUMBER.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+
+
+def to_yaml(document: Mapping[str, Any]) -> str:
+    """The document as YAML, its keys in their order. Text that could be taken for something else is in quotes."""
+    return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)

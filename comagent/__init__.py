@@ -6,7 +6,8 @@
         job = client.submit("configs/processes/cluster-health.yaml")
         print(job.result(timeout=60))
 
-`connect`, `Client` and `Job` need Ray, whose import takes seconds: they are imported when they are first used.
+`connect`, `Client` and `Job` need Ray, whose import takes seconds: they are imported when they are first used. So is what
+processes are written with, which the engine's own processes do without.
 """
 
 import importlib
@@ -34,6 +35,7 @@ from comagent.errors import (
 from comagent.tools.base import ToolContext, tool
 
 if TYPE_CHECKING:
+    from comagent.builder import Process, Step, process, step
     from comagent.client import Client, Job
     from comagent.embedded import connect
 
@@ -50,8 +52,10 @@ __all__ = [
     "JobFailedError",
     "JobTimeoutError",
     "Problem",
+    "Process",
     "ProcessError",
     "StaleEpochError",
+    "Step",
     "StoreError",
     "ToolContext",
     "ToolDefinitionError",
@@ -59,10 +63,16 @@ __all__ = [
     "UnknownToolError",
     "ValueNotStorableError",
     "connect",
+    "process",
+    "step",
     "tool",
 ]
 
-_LATE = {"Client": "comagent.client", "Job": "comagent.client", "connect": "comagent.embedded"}
+_LATE = {
+    **dict.fromkeys(("Client", "Job"), "comagent.client"),
+    **dict.fromkeys(("Process", "Step", "process", "step"), "comagent.builder"),
+    "connect": "comagent.embedded",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,13 +16,14 @@ from typing import Any, NoReturn, get_args, overload
 
 from comagent import spec
 from comagent.errors import ExpressionError, InputError, Problem, ProcessError
-from comagent.expressions import Reference, references, template
+from comagent.expressions import Reference, condition, references, template
 from comagent.spec import Cost, InputType, OnFailure, Retry, Trigger
 from comagent.tools.base import ToolContext, options_of
 from comagent.tools.recording import recording
 from comagent.tools.registry import builtin_names
 from comagent.tools.schema import parameters
 from comagent.tools.source import path_of
+from comagent.values import SCALARS
 from comagent.writing import to_yaml
 
 __all__ = ["Process", "Step", "Value", "process", "step"]
@@ -51,7 +52,7 @@ class Value:
         self._reference = reference
 
     def __getitem__(self, key: str | int) -> "Value":
-        if isinstance(key, bool) or not isinstance(key, str | int) or (isinstance(key, int) and key < 0):
+        if type(key) not in (str, int) or (isinstance(key, int) and key < 0):
             remedy = "Take the part in an expression or in a function of your own."
             raise ExpressionError(str(self._reference), f"{key!r} is neither a key nor a place counted from 0", remedy)
         return Value(self._process, self._reference._replace(path=(*self._reference.path, key)))
@@ -59,13 +60,13 @@ class Value:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} ${{{self._reference}}}>"
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # noqa: PLE0307  # it raises
         self._refuse(f'Write "${{{self._reference}}}" in a text without an f before it: it is filled in by then.')
 
     def __format__(self, _how: str) -> str:
         return str(self)
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> bool:  # noqa: PLE0304  # it raises
         self._refuse('Write a condition as text: `when="…"`.')
 
     def __iter__(self) -> Iterator[Any]:
@@ -159,20 +160,19 @@ class Process:
         """
         given = {**(arguments or {}), **more}
         tool, process, title = _resolved(action)
-        if id is None:
-            id = self._free_id(title)
+        step_id = self._free_id(title) if id is None else id
         if twice := [each for each in more if each in (arguments or {})]:
-            raise _refusal("the argument is given twice", task=id, field=f"with.{twice[0]}")
-        task: dict[str, Any] = {"id": id}
+            raise _refusal("the argument is given twice", task=step_id, field=f"with.{twice[0]}")
+        task: dict[str, Any] = {"id": step_id}
         task |= {"tool": tool} if process is None else {"process": process}
-        written = {key: self._written(value, id, f"with.{key}") for key, value in given.items()}
+        written = {key: self._written(value, step_id, f"with.{key}") for key, value in given.items()}
         if isinstance(when, Value):
-            when = self._text(when, id, "when")
+            when = self._text(when, step_id, "when")
         optional = {"name": name, "description": description, "agent": agent, "with": written}
         optional |= {"when": when, "cost": cost}
         task |= {key: value for key, value in optional.items() if value not in (None, "", {})}
         if needs is not None:
-            task["needs"] = list(dict.fromkeys([*map(self._need, needs), *_read(written, when)]))
+            task["needs"] = list(dict.fromkeys([*(self._need(need, step_id) for need in needs), *_read(written, when)]))
         if retries is not None:
             task["retry"] = {"max_retries": retries} if isinstance(retries, int) else retries
         if timeout is not None:
@@ -181,12 +181,12 @@ class Process:
             task["trigger"] = trigger
         if on_failure != "fail":
             task["on_failure"] = on_failure
-        if id in self._ids:
-            raise _refusal("several steps have this id", task=id, field="id", remedy="Give one of them another.")
-        self._ids.add(id)
+        if step_id in self._ids:
+            raise _refusal("several steps have this id", task=step_id, field="id", remedy="Give one of them another.")
+        self._ids.add(step_id)
         self._tasks.append(task)
         self._definition = None
-        return Step(self, id)
+        return Step(self, step_id)
 
     def add_step(
         self,
@@ -205,7 +205,7 @@ class Process:
             action, arguments, id=step_id, name=name, needs=dependencies or (), retries=retry, timeout=timeout
         )
 
-    def outputs(self, **values: Any) -> None:
+    def outputs(self, /, **values: Any) -> None:
         """What a job of this process gives, by name. Where nothing is said: the results that no other step takes."""
         self._outputs = {key: self._written(value, None, f"outputs.{key}") for key, value in values.items()}
         self._definition = None
@@ -241,8 +241,11 @@ class Process:
         names = (wanted if number == 1 else f"{wanted}_{number}" for number in count(1))
         return next(name for name in names if name not in self._ids)
 
-    def _need(self, need: "Step | str") -> str:
-        return need.id if isinstance(need, Step) else need
+    def _need(self, need: "Step | str", id: str) -> str:
+        if not isinstance(need, Step):
+            return need
+        self._text(need, id, "needs")
+        return need.id
 
     def _text(self, value: Value, id: str | None, field: str) -> str:
         if value._process is not self:
@@ -250,15 +253,22 @@ class Process:
             raise _refusal(f"{value!r} belongs to another process", task=id, field=field, remedy=remedy)
         return f"${{{value._reference}}}"
 
+    def _key(self, key: Any, id: str | None, field: str) -> str:
+        if isinstance(key, str):
+            return key
+        raise _refusal(
+            f"the key {key!r} is no text", task=id, field=field, remedy="Write it in quotes: a file has no others."
+        )
+
     def _written(self, value: Any, id: str | None, field: str) -> Any:
         """An argument as a file has it."""
         if isinstance(value, Value):
             return self._text(value, id, field)
         if isinstance(value, Mapping):
-            return {key: self._written(item, id, f"{field}.{key}") for key, item in value.items()}
+            return {self._key(key, id, field): self._written(item, id, f"{field}.{key}") for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._written(item, id, f"{field}.{number}") for number, item in enumerate(value)]
-        if value is None or isinstance(value, str | int | float | bool):
+        if type(value) in SCALARS:
             return value
         problem = f"a {type(value).__name__} cannot be written into a process"
         raise _refusal(problem, task=id, field=field, remedy="Give text, numbers, lists, mappings, or steps.")
@@ -379,5 +389,5 @@ def _read(arguments: Mapping[str, Any], when: str | None) -> list[str]:
     with suppress(ExpressionError):
         found |= references(template(arguments))
     with suppress(ExpressionError):
-        found |= references(template({"when": when}))
+        found |= references(condition(when)) if when else set()
     return sorted(name for root, name in found if root != "inputs" and name is not None)

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from comagent import spec
+from comagent import builder, spec
 from comagent.actors.names import NAMESPACE
 from comagent.coordination.base import Lease
 from comagent.errors import (
@@ -31,6 +31,9 @@ PATIENCE_S = 60.0
 """How long to look for actors that are being replaced before giving up."""
 PAUSE_S = 0.1
 POLL_S = 20.0
+
+Source = str | Path | Mapping[str, Any] | builder.Process | Process | Prepared
+"""What can be submitted: a path to a process file, its document, a process, or one that was checked already."""
 
 
 class Job:
@@ -99,7 +102,7 @@ class Client:
 
     def submit(
         self,
-        source: str | Path | Mapping[str, Any] | Process | Prepared,
+        source: Source,
         inputs: Mapping[str, Any] | None = None,
         *,
         idempotency_key: str | None = None,
@@ -113,7 +116,7 @@ class Client:
 
     def submit_many(
         self,
-        jobs: Sequence[tuple[str | Path | Mapping[str, Any] | Process | Prepared, Mapping[str, Any]]],
+        jobs: Sequence[tuple[Source, Mapping[str, Any]]],
         *,
         idempotency_keys: Sequence[str | None] | None = None,
     ) -> list[Job]:
@@ -125,10 +128,12 @@ class Client:
         ]
         return [Job(self, job_id) for job_id in self._submit(submissions)]
 
-    def prepare(self, source: str | Path | Mapping[str, Any] | Process | Prepared) -> Prepared:
+    def prepare(self, source: Source) -> Prepared:
         """Checks and compiles a process, to submit it many times."""
         if isinstance(source, Prepared):
             return source
+        if isinstance(source, builder.Process):
+            source = source.definition()
         if isinstance(source, Process):
             known = self._prepared.get(id(source))
             if known is None or known.process is not source:

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from comagent.expressions import evaluate_condition, resolve
 from comagent.failure import failure, told
 from comagent.isolation import ProcessCall
 from comagent.protocol import BATCH, INLINE_BYTES, DispatchId, Epoch, Large, Report, Row, Running, Unit, Wire
+from comagent.scope import scope_of_unit, scope_within
 from comagent.states import Task
-from comagent.steps import ENTRY, RESULT_TOOL, Step, decode_step
+from comagent.steps import RESULT_TOOL, Step, decode_step
 from comagent.store.documents import Documents
 from comagent.tools.base import Tool, ToolContext
 from comagent.tools.loading import load
 from comagent.tools.source import Code
-from comagent.values import JSON, SCALARS, decode, encode
+from comagent.values import JSON, encode
 
 SLOW_TASK_S = 0.05
 """A task in a batch that takes longer holds up the others: they are handed back."""
@@ -35,80 +36,7 @@ SLOW_UNIT_S = 0.1
 SUCCEEDED, FAILED, SKIPPED = int(Task.SUCCEEDED), int(Task.FAILED), int(Task.SKIPPED)
 CANCELLED, TIMED_OUT = int(Task.CANCELLED), int(Task.TIMED_OUT)
 
-NOTHING: Mapping[str, Any] = {}
 CONDITION_FALSE = told("ConditionFalse", "skipped, because its condition is false")
-
-
-class Values(Mapping[str, Any]):
-    """Values of tasks by path, decoded when they are read, so that each reader has a copy of its own.
-
-    A task without a value (it failed, was skipped, or has not ended) reads as null.
-    """
-
-    __slots__ = ("_scalars", "_wires")
-
-    def __init__(self, wires: Mapping[str, bytes]):
-        self._wires = dict(wires)
-        self._scalars: dict[str, Any] = {}
-
-    def __getitem__(self, path: str) -> Any:
-        try:
-            return self._scalars[path]
-        except KeyError:
-            wire = self._wires.get(path)
-        value = None if wire is None else decode(wire)
-        if type(value) in SCALARS:
-            self._scalars[path] = value
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._wires)
-
-    def __len__(self) -> int:
-        return len(self._wires)
-
-    def add(self, path: str, wire: bytes, value: Any) -> None:
-        if type(value) in SCALARS:
-            self._scalars[path] = value
-        self._wires[path] = wire
-
-
-class _Inputs(dict[str, Any]):
-    """The inputs of a process by name: each reader has a copy of its own."""
-
-    __slots__ = ("_wires",)
-
-    def __init__(self, values: Mapping[str, Any]):
-        super().__init__(values)
-        self._wires: dict[str, bytes] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        value = super().__getitem__(name)
-        if type(value) in SCALARS:
-            return value
-        wire = self._wires.get(name)
-        if wire is None:
-            wire = self._wires[name] = encode(value, tool="")
-        return decode(wire)
-
-
-class _Under(Mapping[str, Any]):
-    """What a mapping by path has below one path: the tasks of a sub-process, by their own ids."""
-
-    __slots__ = ("_all", "_prefix")
-
-    def __init__(self, everything: Mapping[str, Any], prefix: str):
-        self._all = everything
-        self._prefix = prefix
-
-    def __getitem__(self, name: str) -> Any:
-        return self._all[self._prefix + name]
-
-    def __iter__(self) -> Iterator[str]:
-        return (path.removeprefix(self._prefix) for path in self._all if path.startswith(self._prefix))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 class Hand:
@@ -138,9 +66,7 @@ class Hand:
         """What the expressions of a step can see: all of the process, or of the sub-process that it belongs to."""
         scope = self._scopes.get(step.prefix)
         if scope is None:
-            scope = {root: _Under(self.scope[root], step.prefix) for root in ("tasks", "status", "errors")}
-            scope["inputs"] = _Inputs(self.scope["tasks"][step.prefix + ENTRY])
-            self._scopes[step.prefix] = scope
+            scope = self._scopes[step.prefix] = scope_within(self.scope, step.prefix)
         return scope
 
     def give_back(self, keep: int = 0) -> list[int]:
@@ -204,7 +130,7 @@ class Executor:
         Parts at the positions `missing` lack a value that should have come, and are handed back.
         """
         try:
-            hand = Hand(unit, _scope(unit, fetched))
+            hand = Hand(unit, scope_of_unit(unit, fetched))
         except Exception as error:  # noqa: BLE001  # whatever is wrong with the data, the machine is told
             back = [part[0] for part in unit.parts]
             reason = f"what the unit reads cannot be decoded: {type(error).__name__}: {error}"
@@ -490,15 +416,3 @@ class _BatchLane:
                 not_run += hand.give_back(unit.seeds)
             # Last, because rows are reported while the unit runs.
             rows.append(row)
-
-
-def _scope(unit: Unit, fetched: Mapping[str, bytes]) -> dict[str, Any]:
-    """What the expressions of a unit may refer to."""
-    wires = {path: wire for path, wire in unit.literals.items() if isinstance(wire, bytes)}
-    wires.update(fetched)
-    inputs = decode(unit.inputs) if isinstance(unit.inputs, bytes) else decode(fetched["/inputs"])
-    scope: dict[str, Any] = {"inputs": _Inputs(inputs), "tasks": Values(wires), "status": NOTHING, "errors": NOTHING}
-    if unit.ends:
-        scope["status"] = {path: status for path, (status, _) in unit.ends.items()}
-        scope["errors"] = {path: decode(error) if error else None for path, (_, error) in unit.ends.items()}
-    return scope

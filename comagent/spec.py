@@ -189,11 +189,11 @@ class Task(_Limits):
     id: _Id
     tool: str | None = Field(None, min_length=1)
     agent: str | dict[str, Any] | None = None
-    """Whose task it is: the id or name of an agent that is defined elsewhere, or a definition. It may stand in place of a
-    tool where the agent has exactly one."""
+    """Whose task it is: the id or name of an agent that is defined elsewhere, or a definition. It may stand in place of
+    a tool where the agent has exactly one."""
     process: "Process | None" = None
-    """In place of a tool: a process whose inputs are given under `with`. Its tasks become part of the job, and its result
-    is the task's value. In a file also the path of another file, relative to the first."""
+    """In place of a tool: a process whose inputs are given under `with`. Its tasks become part of the job, and its
+    result is the task's value. In a file also the path of another file, relative to the first."""
     name: str = ""
     description: str = ""
     needs: tuple[str, ...] = ()

@@ -22,12 +22,14 @@ ALLOW = "COMAGENT_HTTP_ALLOW"
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
 
-_ENTRY = re.compile(r"(?:\[(?P<bracketed>[^]]+)\]|(?P<plain>[^:]+))(?::(?P<port>\d{1,5}))?")
+_ENTRY = re.compile(r"(?:\[(?P<bracketed>[^]]+)\]|(?P<plain>[\w./-]+))(?::(?P<port>\d{1,5}))?", re.ASCII)
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
-_INFRASTRUCTURE = (ipaddress.ip_network("168.63.129.16/32"),)
-"""Public by its number, but it is Azure's host, which hands out credentials to the machines on it."""
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")))
+"""Besides what Python knows of: Azure's host, which hands out credentials, and what versions of Python disagree on."""
+_PUBLIC_V6 = ipaddress.ip_network("2000::/3")
+_NOT_PUBLIC_V6 = tuple(map(ipaddress.ip_network, ("2001::/23", "2002::/16", "3fff::/20")))
+"""Documentation, and tunnels (Teredo, 6to4), which lead to any IPv4 address."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 class AddressRefusedError(ComAgentError):
@@ -155,18 +157,14 @@ def _refused(address: _Address) -> str:
         return "a link-local address, where clouds hand out credentials"
     if address.is_multicast:
         return "a multicast address"
-    if not address.is_global or any(address in network for network in _INFRASTRUCTURE):
-        return "not an address of the public internet"
-    if isinstance(address, IPv6Address):
-        if address.is_site_local:
-            return "not an address of the public internet"
-        return next((why for inner in _embedded(address) if (why := _refused(inner))), "")
-    return ""
+    if isinstance(address, IPv6Address) and address in _NAT64:
+        return _refused(IPv4Address(int(address) & 0xFFFFFFFF))
+    return "" if _is_public(address) else "not an address of the public internet"
 
 
-def _embedded(address: IPv6Address) -> list[IPv4Address]:
-    """The IPv4 addresses to which gateways may carry what is sent to this one."""
-    found = [address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or address in _COMPATIBLE:
-        found.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return [inner for inner in found if inner is not None]
+def _is_public(address: _Address) -> bool:
+    if not address.is_global:
+        return False
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC)
+    return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)

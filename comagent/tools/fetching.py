@@ -108,7 +108,8 @@ def shown(url: httpx2.URL) -> str:
 
 
 async def _follow(request: httpx2.Request, *, max_bytes: int, follow: int) -> Fetched:
-    async with httpx2.AsyncClient(transport=_Transport(allowed()), timeout=None, trust_env=False) as client:
+    transport = _Transport(allowed(), max_bytes)
+    async with httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:
         for left in range(follow, -1, -1):
             _check(request.url)
             answer = await client.send(request, stream=True)
@@ -156,8 +157,7 @@ async def _content(answer: httpx2.Response, max_bytes: int) -> bytes:
     content = bytearray()
     async for part in answer.aiter_bytes():
         content += part
-        # What is packed counts too: it may be of any length, and unpack to nothing.
-        if max(len(content), answer.num_bytes_downloaded) > max_bytes:
+        if len(content) > max_bytes:
             raise TooLargeError(f"the answer of {shown(answer.url)}", max_bytes)
     return bytes(content)
 
@@ -165,7 +165,8 @@ async def _content(answer: httpx2.Response, max_bytes: int) -> bytes:
 class _Transport(httpx2.AsyncBaseTransport):
     """Connections for one request and its redirects."""
 
-    def __init__(self, allow: Allowed) -> None:
+    def __init__(self, allow: Allowed, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
             network_backend=_Checked(allow),
@@ -183,20 +184,27 @@ class _Transport(httpx2.AsyncBaseTransport):
                 extensions=request.extensions,
             )
         )
-        return httpx2.Response(
-            answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions
-        )
+        body = _Body(answer, TooLargeError(f"the answer of {shown(url)}", self._max_bytes))
+        return httpx2.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
 
     async def aclose(self) -> None:
         await self._pool.aclose()
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, answer: httpcore2.Response) -> None:
-        self._answer = answer
+    """What comes over the wire. It is measured too: it may be of any length, and unpack to nothing."""
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._answer.aiter_stream()
+    def __init__(self, answer: httpcore2.Response, too_large: TooLargeError) -> None:
+        self._answer = answer
+        self._too_large = too_large
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self._answer.aiter_stream():
+            size += len(part)
+            if size > self._too_large.limit:
+                raise self._too_large
+            yield part
 
     async def aclose(self) -> None:
         await self._answer.aclose()

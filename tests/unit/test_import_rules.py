@@ -24,7 +24,7 @@ PURE = VALUES | modules(
     "compiling", "costs", "expressions", "graph", "job", "machine", "plan", "protocol", "ready", "seats", "steps"
 )
 SERVICES = modules("coordination", "llm", "security", "store", "tools")
-RUNNING = modules("calls", "execution", "failure", "isolation", "output")
+RUNNING = modules("calls", "execution", "failure", "isolation", "output", "scope")
 """What an agent does, without Ray."""
 RECORDS = modules("commits", "job_view")
 """Between the pure core and the store."""

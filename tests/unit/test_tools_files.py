@@ -71,7 +71,7 @@ def test_writing_leaves_nothing_but_the_file(workspace: Path) -> None:
     with pytest.raises(IsADirectoryError, match="folder in the workspace is a folder, not a file"):
         call("write_text", path="folder", text="")
     assert (workspace / "x").read_text() == "new"
-    assert sorted(os.listdir(workspace)) == ["folder", "x"]
+    assert sorted(path.name for path in workspace.iterdir()) == ["folder", "x"]
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one_whole() -> None:
@@ -226,7 +226,7 @@ def test_a_link_to_a_folder_is_not_followed(workspace: Path, outside: Path) -> N
     with pytest.raises(PathRefusedError, match='"link" is a link'):
         call("list", path="link")
     assert paths(call("list", depth=5)) == ["link"]
-    assert os.listdir(outside) == ["secret.txt"]
+    assert [path.name for path in outside.iterdir()] == ["secret.txt"]
 
 
 def test_what_is_no_plain_file_is_not_read(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def swapping(workspace: Path, outside: Path) -> Iterator[None]:
                 try:
                     real.rename(workspace / "x")
                 except OSError:  # a tool has made a folder of that name meanwhile
-                    shutil.rmtree(workspace / "x")
+                    shutil.rmtree(workspace / "x", ignore_errors=True)
                 else:
                     (workspace / "x").rename(real)
 
@@ -300,8 +300,8 @@ def test_a_folder_that_is_exchanged_for_a_link_leads_nowhere_else(outside: Path)
             call("list", depth=3)
         except (PathRefusedError, FileNotFoundError, NotADirectoryError):
             continue
-    assert seen == {"inside"}
-    assert os.listdir(outside) == ["secret.txt"]
+    assert seen <= {"inside"}
+    assert [path.name for path in outside.iterdir()] == ["secret.txt"]
 
 
 def test_descriptors_are_closed(workspace: Path) -> None:

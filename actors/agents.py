@@ -212,7 +212,7 @@ class AgentPool:
                 silent_s = 0.0
             except (RayError, TimeoutError):
                 silent_s += 3 * BEAT_S
-            if silent_s and not link.over and (silent_s > SILENCE_S or self._paused(link)):
+            if silent_s and (silent_s > SILENCE_S or self._paused(link)):
                 self._signal(link)
 
     def _paused(self, link: Link) -> bool:

@@ -15,7 +15,7 @@ from comagent.actors.names import NAMESPACE
 from comagent.errors import StaleEpochError
 from comagent.execution import Executor
 from comagent.output import cap_output
-from comagent.protocol import AGAIN, STALE, Answered, DispatchId, Epoch, Large, Report, Running, Unit, Wire
+from comagent.protocol import AGAIN, STALE, Answered, DispatchId, Epoch, Large, Report, Row, Running, Unit, Wire
 from comagent.states import Task
 from comagent.store.documents import Documents
 
@@ -26,7 +26,8 @@ FETCH_S = 10.0
 
 def publish(data: bytes) -> Any:
     """An object ref of a large value, for the agents that read it; None where it would crowd out the others."""
-    room = ray.cluster_resources().get("object_store_memory", 0.0)
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = resources.get("object_store_memory", 0.0)
     if len(data) > room / 3:
         return None
     # A buffer is copied into the object store once and read from there without a copy; bytes would be pickled.
@@ -237,12 +238,10 @@ class SubTaskAgent:
     def _settle(self, report: Report, answer: Answered) -> None:
         """Passes committed values on: the unit's own, and where another attempt was committed first, that one's."""
         exports = self._exports[report.dispatch]
-        for index, _, status, _, _, payload in map(tuple, report.rows):
-            committed = answer.won.get(index)
-            if committed is not None:
-                status, payload = committed[2], committed[5]
-            if status == Task.SUCCEEDED and payload is not None:
-                exports.values[exports.paths[index]] = payload
+        for reported in map(Row._make, report.rows):
+            row = Row._make(answer.won.get(reported.index, reported))
+            if row.status == Task.SUCCEEDED and row.payload is not None:
+                exports.values[exports.paths[reported.index]] = row.payload
         more = self._ready().has(report.dispatch) or any(r.dispatch == report.dispatch for r in self._outbox)
         if not more and not exports.settled.done():
             exports.settled.set_result(None)

@@ -278,7 +278,7 @@ class Supervisor:
                 self._read_anew()
                 return
             except TimeoutError:
-                await asyncio.to_thread(ray.kill, handle)
+                await asyncio.to_thread(lambda: ray.kill(handle))
                 number += 1
             except (RayError, ValueError):
                 number += 1

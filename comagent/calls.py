@@ -65,7 +65,7 @@ class ThreadCall:
         """Leaves it alone."""
 
     def where(self) -> str:
-        return stack(_frames_of(self._thread))
+        return stack(frames_of(self._thread))
 
     def _run(self, loop: asyncio.AbstractEventLoop, work: Callable[[], bytes]) -> None:
         process = os.getpid()
@@ -164,7 +164,7 @@ class CoroutineThread:
                 call.block()
 
     def where(self) -> str:
-        return stack(_frames_of(self._thread))
+        return stack(frames_of(self._thread))
 
     def _answer(self) -> None:
         self._asked = None
@@ -193,7 +193,7 @@ def _settle(future: "asyncio.Future[Ended]", ended: Ended) -> None:
         future.set_result(ended)
 
 
-def _frames_of(thread: threading.Thread) -> Iterator[FrameType]:
+def frames_of(thread: threading.Thread) -> Iterator[FrameType]:
     frame = sys._current_frames().get(thread.ident or 0)
     frames = []
     while frame is not None:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from comagent.calls import PROBE_S, Call, CoroutineCall, CoroutineThread, ThreadCall
+from comagent.calls import PROBE_S, Call, CoroutineCall, CoroutineThread, ThreadCall, frames_of
 from comagent.expressions import evaluate_condition, resolve
-from comagent.failure import failure, told
+from comagent.failure import failure, stack, told
 from comagent.isolation import ProcessCall
 from comagent.protocol import BATCH, INLINE_BYTES, DispatchId, Epoch, Large, Report, Row, Running, Unit, Wire
 from comagent.scope import scope_of_unit, scope_within
@@ -56,6 +56,7 @@ class Hand:
         self.task_since = 0.0
         self.since = 0.0
         self.stop: Callable[[], None] | None = None
+        self.cancelled = False
         self.span: tuple[float, float] | None = None
         """When a blocking tool began and ended in its thread: what a busy process adds is not the tool's cost."""
         self.tools: dict[int, Tool] = {}
@@ -160,6 +161,7 @@ class Executor:
         """Stops everything of a job: what has not begun is handed back, what runs is stopped if it can be."""
         for hand in list(self._hands.values()):
             if hand.unit.job_id == job_id:
+                hand.cancelled = True
                 self._hand_back(hand, "cancelled")
                 if hand.stop is not None:
                     hand.stop()
@@ -185,14 +187,32 @@ class Executor:
         self._slow_watch = None
         now = time.monotonic()
         hand = self._batch.current
-        if hand is not None and hand.begun >= 0:
-            if now - hand.task_since > SLOW_TASK_S:
+        if hand is not None and hand.begun >= 0 and hand.unit.dispatch in self._hands:
+            timeout_s = decode_step(hand.unit.parts[hand.begun][3]).timeout_s
+            if timeout_s is not None and now - hand.task_since > timeout_s:
+                message = f"the attempt took longer than its timeout of {timeout_s:g} s"
+                self._give_up(hand, TIMED_OUT, "TimeoutError", message)
+            elif hand.cancelled and now - hand.task_since > SLOW_TASK_S:
+                self._give_up(hand, CANCELLED, "Cancelled", "the job was cancelled while the attempt ran")
+            elif now - hand.task_since > SLOW_TASK_S:
                 for waiting in [h for h in self._hands.values() if h.unit.lane == BATCH]:
                     self._hand_back(waiting, "slow")
             elif now - hand.since > SLOW_UNIT_S:
                 self._hand_back(hand, "slow")
         if any(h.unit.lane == BATCH for h in self._hands.values()):
             self._slow_watch = self._loop.call_later(SLOW_TASK_S, self._look)
+
+    def _give_up(self, hand: Hand, status: int, kind: str, message: str) -> None:
+        """Ends a cheap task for everybody else: its thread goes on, and so this process should be replaced."""
+        index, attempt, _, _ = hand.unit.parts[hand.begun]
+        back = hand.give_back()
+        del self._hands[hand.unit.dispatch]
+        now = time.time() * 1000
+        began = now - (time.monotonic() - hand.task_since) * 1000
+        error = told(kind, message, trace=self._batch.where())
+        row: Row = (index, attempt, status, began, now, error)  # type: ignore[assignment]
+        rows = [*hand.news(), row]
+        self._report(Report(hand.unit.dispatch, hand.unit.job_id, rows, back, "slow" if back else None), True)
 
     def _hand_back(self, hand: Hand, reason: str) -> None:
         """Reports what of a unit has ended by now, and hands back what has not begun."""
@@ -381,6 +401,10 @@ class _BatchLane:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="batch", daemon=True)
             self._thread.start()
+
+    def where(self) -> str:
+        """What the task that runs is doing."""
+        return stack(frames_of(self._thread)) if self._thread is not None else ""
 
     def _run(self) -> None:
         executor = self._executor

@@ -22,6 +22,7 @@ from comagent.steps import RESULT_TOOL
 
 LANES_OF_UNIT = 32
 """A unit grows along chains, never wider than this or than it began: wide work is for all agents."""
+SHORT_TIMEOUT_S = 1.0
 TIMEOUT_GRACE_MS = 5_000.0
 """An agent that has not answered for an attempt so long after its timeout is taken to be stuck."""
 CANCEL_GRACE_MS = 5_000.0
@@ -515,7 +516,7 @@ class Machine:
         if policy.tool == RESULT_TOOL:
             return BATCH
         tool = job.plan.tools[policy.tool]
-        if tool.kind in ("inline", "thread") and policy.timeout_s is None and self.costs.of(tool, policy.cost).cheap:
+        if tool.kind in ("inline", "thread") and not _short(policy.timeout_s) and self.costs.of(tool, policy.cost).cheap:
             return BATCH
         return tool.kind
 
@@ -758,6 +759,11 @@ class Machine:
         unit = Unit(dispatch_id, job.job_id, lane, parts, seeds, tools, job.inputs, literals, ends, borrows)
         self._effects.append(Send(seat.name, unit, dispatch.exports, upstream))
         return dispatch
+
+
+def _short(timeout_s: float | None) -> bool:
+    """Whether a timeout is too short to be kept by an agent that looks at its batch now and then."""
+    return timeout_s is not None and timeout_s < SHORT_TIMEOUT_S
 
 
 NOT_ITS_FAULT = frozenset({"slow", "upstream", "cancelled", "fenced"})

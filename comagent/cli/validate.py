@@ -23,7 +23,8 @@ def validate(
             valid = False
             say(str(error))
             continue
-        tools = sorted({task.tool for task in process.tasks})
-        print(clean(f"{file}: {process.name}, {count(len(process.tasks), 'task')}, tools: {', '.join(tools)}"))
+        tasks = [task for _, task in process.all_tasks()]
+        tools = sorted({task.tool for task in tasks if task.tool is not None})
+        print(clean(f"{file}: {process.name}, {count(len(tasks), 'task')}, tools: {', '.join(tools)}"))
     if not valid:
         raise typer.Exit(2)

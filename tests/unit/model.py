@@ -310,7 +310,7 @@ class Agent:
         assert hand.current is not None
         part = hand.unit.parts[hand.current]
         start, now = self.world.now_ms, self.world.now_ms
-        if part.path in self.world.stuck:
+        if part.path in self.world.stuck and hand.unit.lane != BATCH:
             return None
         if hand.stopped:
             return Row(part.index, part.attempt, Task.CANCELLED, start, now, _error("Cancelled"))

@@ -230,6 +230,17 @@ async def test_a_slow_part_is_reported_when_it_ends_and_nothing_twice(desk: Desk
     assert sum(len(report.rows) for report in desk.reports) == 2
 
 
+async def test_a_part_that_runs_out_of_time_is_given_up_and_taints_its_process(desk: Desk, tmp_path: Path) -> None:
+    hung = {**task("hung", "hang_inline", mark=str(tmp_path / "mark")), "timeout": 1}
+    unit = desk.start(BATCH, [echo("a", 1), hung, echo("b", 2)])
+    rows = await desk.rows(unit)
+    assert value(rows["a"]) == 1
+    assert "timeout of 1 s" in error(rows["hung"], "timed_out")["message"]
+    assert "hang_inline" in error(rows["hung"], "timed_out")["traceback"]
+    assert desk.not_run(unit) == [("b", "slow")]
+    assert desk.tainted
+
+
 async def test_the_lane_goes_on_after_a_slow_part(desk: Desk) -> None:
     await desk.rows(desk.start(BATCH, [task("slow", "slow_though_cheap", seconds=0.2)]))
 

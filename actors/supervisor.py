@@ -7,6 +7,7 @@ import signal
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -272,13 +273,12 @@ class Supervisor:
             name = scheduler_name(self._settings.shard, number)
             try:
                 actor = SchedulerActor.options(**options(name)).remote
-                settings = {field: getattr(self._settings, field) for field in self._settings.__slots__}
-                handle = await asyncio.to_thread(actor, name, settings)
+                handle: Any = await asyncio.to_thread(actor, name, asdict(self._settings))
                 await asyncio.wait_for(handle.open.remote(self._name, []), START_S)
                 self._read_anew()
                 return
             except TimeoutError:
-                await asyncio.to_thread(lambda: ray.kill(handle))
+                await asyncio.to_thread(ray.kill, handle)
                 number += 1
             except (RayError, ValueError):
                 number += 1

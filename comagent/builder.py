@@ -20,7 +20,6 @@ from comagent.expressions import Reference, condition, references, template
 from comagent.spec import Cost, InputType, OnFailure, Retry, Trigger
 from comagent.tools.base import ToolContext, options_of
 from comagent.tools.recording import recording
-from comagent.tools.registry import builtin_names
 from comagent.tools.schema import parameters
 from comagent.tools.source import path_of
 from comagent.values import SCALARS
@@ -231,7 +230,7 @@ class Process:
         Functions are named by their modules. A function of the program that runs is `__main__.…`, which no other
         program finds: have it in a module of its own.
         """
-        return to_yaml(self.document())
+        return to_yaml(_in_order(self.document()))
 
     def __repr__(self) -> str:
         return f"<Process {self.name!r} with {len(self._tasks)} steps>"
@@ -360,7 +359,7 @@ def _resolved(action: Action | Process) -> tuple[str | None, spec.Process | None
     options = options_of(action)
     title = str(getattr(action, "__name__", type(action).__name__))
     path = path_of(action, name=title)
-    if options is not None and options.name in builtin_names() and path.startswith("comagent.tools."):
+    if options is not None and options.name is not None and path.startswith("comagent.tools."):
         return options.name, None, title
     return f"python:{path}", None, title
 
@@ -373,6 +372,20 @@ def _named(tool: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
     for name, value in bound.items():
         named |= value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
     return {name: value for name, value in named.items() if not isinstance(value, ToolContext)}
+
+
+def _in_order(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with the keys of its tasks as a person would write them."""
+    tasks = [
+        {key: task[key] for key in sorted(task, key=lambda key: _ORDER.find(f" {key} "))} for task in document["tasks"]
+    ]
+    for task in tasks:
+        if "process" in task:
+            task["process"] = _in_order(task["process"])
+    return {**document, "tasks": tasks}
+
+
+_ORDER = " id name description agent needs when trigger tool process with on_failure retry timeout cost "
 
 
 def _type(hint: Any) -> Any:

@@ -1,23 +1,27 @@
-"""Processes that run other processes: the files that they name are read and put in their places."""
+"""Processes that run other processes: the files that they name are read and put in their places, in whichever form."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from comagent.aaas import short_form
 from comagent.errors import Problem, ProcessError
 from comagent.reading import read_process
 from comagent.spec import parse
 
 
 def with_processes(document: Mapping[str, Any], *, folder: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """`document` with each `process: other.yaml` replaced by what that file holds; paths are relative to `folder`.
+    """`document` in the short form, with each `process: other.yaml` replaced by what that file holds.
+
+    Paths are relative to `folder`.
 
     `within` has the files that lead here. Raises `ProcessError` for a file that cannot be read or is no process, and for
     files that run each other in a circle.
     """
+    document = short_form(document)
     tasks = document.get("tasks")
     if not isinstance(tasks, list) or not any(_names_a_file(task) for task in tasks):
-        return dict(document)
+        return document
     return {**document, "tasks": [_replaced(task, folder, within) if _names_a_file(task) else task for task in tasks]}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comagent import spec
+from comagent.agents import assigned
 from comagent.compiling import compile_process
 from comagent.errors import ComAgentError, Problem, ProcessError
 from comagent.nesting import with_processes
@@ -69,11 +70,12 @@ def building() -> Iterator[None]:
 
 @building()
 def prepare(process: Process, *, base: Path | None = None) -> Prepared:
-    """Finds the tools, checks everything that can be checked before a job runs, and compiles.
+    """Finds agents and tools, checks everything that can be checked before a job runs, and compiles.
 
     `base` is the folder in which Python tools are looked for, the working folder if it is left out.
     Raises `ProcessError` with all defects.
     """
+    process = assigned(process, base=base)
     process_doc = _document(process)
     process_hash = hashlib.sha256(process_doc).hexdigest()
     found: dict[str, ToolSpec] = {}

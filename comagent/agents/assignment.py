@@ -128,8 +128,8 @@ class _Assignment:
         for name in filter(None, names):
             with suppress(UnknownToolError):
                 resolve(name, base=self._base)  # one that is there and of no use says why
-        tools = [*builtin_names(), *(entry.shown for agent in self._agents for entry in agent.tools)]
-        remedy = did_you_mean(wanted.shown, tools, otherwise="Define it under `tools` of an agent in `configs/agents`.")
+        close = [*builtin_names(), *(entry.shown for agent in self._agents for entry in agent.tools)]
+        remedy = did_you_mean(wanted.shown, close, otherwise="Define it under `tools` of an agent in `configs/agents`.")
         raise _refusal(f'no tool is called "{wanted.shown}", and no agent has one of that name', remedy)
 
     def _spec(self, name: str | None) -> ToolSpec | None:

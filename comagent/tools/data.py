@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -71,6 +71,13 @@ def read_csv(
     `COMAGENT_HOME`. The path is relative to it, not to the process file.
     """
     text = read_text(path, encoding, max_bytes=max_bytes)
+    return table(text, path, delimiter=delimiter, columns=columns, types=types, limit=limit)
+
+
+def table(
+    text: str, path: str, *, delimiter: str, columns: list[str] | None, types: Mapping[str, Type], limit: int
+) -> Table:
+    """The table in the text of a CSV file. Raises `DataError`, which calls the file `path`."""
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = next(filter(None, lines), None)
@@ -132,7 +139,7 @@ def write_json(path: str, value: Any) -> Written:
     return write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def _kept(header: list[str], columns: list[str] | None, types: dict[str, Type], path: str) -> dict[str, int]:
+def _kept(header: list[str], columns: list[str] | None, types: Mapping[str, Type], path: str) -> dict[str, int]:
     """The columns that are kept, and where they are in each row."""
     places = {name: place for place, name in enumerate(header)}
     if len(places) < len(header):
@@ -146,7 +153,7 @@ def _kept(header: list[str], columns: list[str] | None, types: dict[str, Type], 
 
 
 def _rows(
-    lines: Any, header: Sequence[str], kept: dict[str, int], types: dict[str, Type], path: str
+    lines: Any, header: Sequence[str], kept: dict[str, int], types: Mapping[str, Type], path: str
 ) -> Iterator[dict[str, Any]]:
     readers = [(name, place, _READERS[types.get(name, "string")]) for name, place in kept.items()]
     for cells in lines:

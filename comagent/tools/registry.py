@@ -25,6 +25,7 @@ _FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "html": ("html",),
         "http": ("http", "scraping"),
         "mail": ("mail",),
+        "samples": ("samples",),
         "shell": ("shell",),
         "sql": ("sql",),
         "system": ("system",),

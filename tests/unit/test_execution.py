@@ -421,13 +421,15 @@ async def test_a_coroutine_that_refuses_to_end_taints_its_process(desk: Desk, tm
 
 async def test_what_has_not_begun_is_handed_back_when_its_job_is_cancelled(desk: Desk, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    running = desk.start(BATCH, [task("slow", "slow_though_cheap", seconds=0.2, mark=str(mark)), echo("b", 1)])
+    running = desk.start(BATCH, [task("slow", "hang_inline", mark=str(mark)), echo("b", 1)])
     waiting = desk.start(BATCH, [echo("c", 1)])
     await until_async(written(mark))
     desk.executor.cancel("job")
 
     assert await desk.rows(waiting) == {}
-    assert value((await desk.rows(running))["slow"]) == "slow"
+    assert error((await desk.rows(running))["slow"], "cancelled")["type"] == "Cancelled"
+    assert desk.not_run(running) == [("b", "cancelled")]
+    assert desk.tainted, "the part still runs in the thread of the batches"
 
 
 async def test_a_blocked_event_loop_holds_up_nothing_else(desk: Desk, tmp_path: Path) -> None:

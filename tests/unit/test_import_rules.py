@@ -19,7 +19,7 @@ def modules(*names: str) -> frozenset[str]:
 
 
 VALUES = modules("errors", "ids", "log", "nearest", "retry", "spec", "states", "values")
-READING = VALUES | modules("config", "reading", "nesting")
+READING = VALUES | modules("aaas", "config", "reading", "nesting")
 PURE = VALUES | modules(
     "compiling", "costs", "expressions", "graph", "job", "machine", "plan", "protocol", "ready", "seats", "steps"
 )
@@ -40,11 +40,14 @@ LAYERS: dict[str, frozenset[str]] = {
     "comagent.store": PURE | modules("store", "sqlite"),
     **dict.fromkeys(RECORDS, PURE | RECORDS | modules("store.base")),
     **dict.fromkeys(RUNNING, PURE | RUNNING | modules("tools", "store.documents")),
-    "comagent.submission": PURE | READING | modules("tools"),
+    "comagent.writing": VALUES,
+    "comagent.builder": PURE | modules("builder", "tools", "writing"),
+    "comagent.agents": PURE | READING | modules("agents", "tools"),
+    "comagent.submission": PURE | READING | modules("agents", "tools"),
     "comagent.actors": PURE | SERVICES | RECORDS | RUNNING | modules("actors", "submission"),
     "comagent.actors.names": VALUES,
     "comagent.client": READING
-    | modules("actors.names", "coordination.base", "job_view", "protocol", "submission"),
+    | modules("actors.names", "builder", "coordination.base", "job_view", "protocol", "submission"),
     "comagent.serve": READING | modules("client", "serve"),
 }
 """What a module may import of ComAgent, for the longest name that fits. A new module is put into its layer here."""
@@ -55,8 +58,12 @@ ROOTS = ("comagent.cli", "comagent.embedded", "comagent.testing", "comagent.__ma
 PACKAGES: dict[str, tuple[str, ...]] = {
     "aetcd": ("comagent.coordination.etcd",),
     "cel_expr_python": ("comagent.expressions",),
+    "cssselect": ("comagent.tools.scraping",),
     "fastapi": ("comagent.serve",),
+    "httpcore2": ("comagent.tools.fetching",),
+    "httpx2": ("comagent.tools.fetching", "comagent.tools.http"),
     "jinja2": ("comagent.tools.text",),
+    "lxml": ("comagent.tools.scraping",),
     "markdown_it": ("comagent.tools.html",),
     "networkx": ("comagent.graph",),
     "openai": ("comagent.llm",),
@@ -67,7 +74,6 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         "comagent.coordination",
         "comagent.embedded",
         "comagent.isolation",
-        "comagent.tools.leash",
         "comagent.tools.system",
     ),
     "pydantic": ("comagent",),
@@ -80,7 +86,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     # pydantic takes TypedDict from here only, before Python 3.12
     "typing_extensions": ("comagent.tools",),
     "typer": ("comagent.cli",),
-    "yaml": ("comagent.reading",),
+    "yaml": ("comagent.reading", "comagent.writing"),
 }
 """Where a package that ComAgent depends on may be imported."""
 

@@ -1,0 +1,1 @@
+"""Processes as pictures: in text, as Mermaid, DOT or SVG."""

@@ -44,17 +44,27 @@ _current: ContextVar["Process | None"] = ContextVar("comagent_process", default=
 
 
 class Value:
-    """Stands for a value that is known when a job runs. Give it to a step as an argument; `[…]` takes a part of it."""
+    """Stands for a value that is known when a job runs. Give it to a step as an argument.
+
+    `value["rows"]`, `value.rows` and `value[0]` stand for its parts; names with an underscore in front need brackets.
+    """
 
     def __init__(self, process: "Process", reference: Reference):
         self._process = process
         self._reference = reference
 
     def __getitem__(self, key: str | int) -> "Value":
-        if type(key) not in (str, int) or (isinstance(key, int) and key < 0):
+        is_key = type(key) is str and min(key, default=" ") >= " "
+        if not is_key and not (type(key) is int and key >= 0):
             remedy = "Take the part in an expression or in a function of your own."
-            raise ExpressionError(str(self._reference), f"{key!r} is neither a key nor a place counted from 0", remedy)
+            problem = f"{key!r} is neither a place counted from 0 nor a key without control characters"
+            raise ExpressionError(str(self._reference), problem, remedy)
         return Value(self._process, self._reference._replace(path=(*self._reference.path, key)))
+
+    def __getattr__(self, name: str) -> "Value":
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} ${{{self._reference}}}>"
@@ -80,7 +90,7 @@ class Step(Value):
 
     def __init__(self, process: "Process", id: str):
         super().__init__(process, Reference("tasks", id))
-        self.id = id
+        self.step_id = id
 
 
 class Process:
@@ -244,7 +254,7 @@ class Process:
         if not isinstance(need, Step):
             return need
         self._text(need, id, "needs")
-        return need.id
+        return need.step_id
 
     def _text(self, value: Value, id: str | None, field: str) -> str:
         if value._process is not self:

@@ -40,6 +40,11 @@ class Config(BaseSettings):
     def documents(self) -> Path:
         return self.home.absolute() / "documents"
 
+    @property
+    def runs(self) -> Path:
+        """What is known of embedded runs, also of those that are over."""
+        return self.home.absolute() / "runs"
+
 
 def usable_cpus() -> int:
     """CPUs that this process may use."""

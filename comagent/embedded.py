@@ -25,7 +25,8 @@ from comagent.actors.supervisor import SupervisorActor
 from comagent.client import Client
 from comagent.config import Config
 from comagent.coordination.base import Lease, OwnedProcess
-from comagent.coordination.processes import process_start_time
+from comagent.coordination.processes import boot_id, process_start_time
+from comagent.coordination.runs import Run, Runs
 from comagent.errors import CannotConnectError
 from comagent.ids import uuid7
 from comagent.tools import is_loading
@@ -57,6 +58,9 @@ class Embedded:
         self.store.open()
         self.coordination = open_coordination(self.settings)
         self.coordination.open()
+        self._runs = Runs(config.runs)
+        self._session = ""
+        self._started_ms = int(time.time() * 1000)
         self._processes: list[OwnedProcess] = []
         self._closed = False
         self._closing = threading.Event()
@@ -76,7 +80,7 @@ class Embedded:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         try:
-            ray.init(
+            context = ray.init(
                 address="local",
                 num_cpus=config.cpus,
                 namespace=NAMESPACE,
@@ -89,7 +93,9 @@ class Embedded:
             raise CannotConnectError("a local Ray", str(error), "Look into /tmp/ray/session_latest/logs.") from error
         # Ray tells of actors that die on standard output, which belongs to results; none of its settings turns that off.
         ray._private.worker._worker_logs_enabled = False
+        self._session = context.address_info["session_dir"]
         self._remember_processes()
+        self._record_run()
         supervisor = supervisor_name(self.shard)
         scheduler = scheduler_name(self.shard, 1)
         settings = asdict(self.settings)
@@ -107,6 +113,7 @@ class Embedded:
             raise CannotConnectError("the actors of a local run", str(error), "Look into /tmp/ray/session_latest/logs.") from error
         self._remember_processes()
         self._record_processes(epoch)
+        self._record_run()
         del handles
         threading.Thread(target=self._poll, args=(supervisor_actor,), name="supervisor", daemon=True).start()
 
@@ -127,6 +134,13 @@ class Embedded:
         pids = {process.pid for process in named}
         others = [process for process in self._processes if process.pid not in pids]
         self.coordination.record_processes(self.shard, epoch, [*named, *others])
+
+    def _record_run(self) -> None:
+        """Writes down where the logs are, for whoever looks for them when the lease is gone."""
+        assert self.settings.owner is not None
+        processes = (OwnedProcess(*self.settings.owner, "driver"), *self._processes)
+        with contextlib.suppress(OSError):
+            self._runs.write(Run(self.shard, self._session, self._started_ms, boot_id(), processes))
 
     def _remember_processes(self) -> None:
         """What this run has started by now: Ray's own processes, and below them the actors."""

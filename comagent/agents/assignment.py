@@ -4,12 +4,13 @@ A parameter has its value from the first of these that has one:
 
 1. what the task says under `with`;
 2. the agent: its arguments for this tool, then its arguments for all its tools;
-3. if it is required, or the agent's tool `takes` it: the tasks that the task needs directly. If exactly one of them is
-   known to return an object that always has a key of the parameter's name (by the declared result of its tool, or the
-   outputs of its process), it is what is under that key;
-4. if it is the only one left then, and the task needs exactly one other: the whole result of that one.
+3. if it is required, or the agent's tool `takes` it: the tasks that `needs` names. If exactly one of them is known to
+   return an object that always has a key of the parameter's name (by the declared result of its tool, or the outputs of
+   its process), it is what is under that key;
+4. if it is the only one left then, and `needs` names exactly one task: the whole result of that one.
 
-A result whose declared type does not fit is never taken. A parameter for which nothing is found is an error.
+A result whose declared type does not fit is never taken. A required or taken parameter for which nothing is found is
+an error. What the agent's tool `may_take` has the third rule only, and is left out where that finds nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -162,19 +163,20 @@ class _Assignment:
         for entry in reversed(choice.entries):
             given |= entry.arguments
         given |= task.arguments
-        taken = [entry.takes for entry in choice.entries if entry.takes in properties]
-        missing = [name for name in dict.fromkeys((*parameters.get("required", ()), *taken)) if name not in given]
         above = {need: returns[need] for need in dict.fromkeys(task.needs) if need in returns}
-        for name in missing.copy():
-            sources = [
-                need for need, schema in above.items() if _fits(_under(schema, name), properties[name], parameters)
-            ]
-            if len(sources) > 1:
-                listed = " and ".join(f'"{need}"' for need in sources)
-                self._missing(f"tasks {listed} all return one", name, task, choice, prefix)
-            if sources:
-                missing.remove(name)
+        taken = [name for entry in choice.entries for name in entry.takes if name in properties]
+        missing = [name for name in dict.fromkeys((*parameters.get("required", ()), *taken)) if name not in given]
+        optional = [name for entry in choice.entries for name in entry.may_take if name in properties]
+        for name in dict.fromkeys((*missing, *(name for name in optional if name not in given))):
+            wanted = properties[name]
+            sources = [need for need, schema in above.items() if _fits(_under(schema, name), wanted, parameters)]
+            if len(sources) == 1:
                 given[name] = f"${{{Reference('tasks', sources[0], (name,))}}}"
+            elif sources and name in missing:
+                listed = " and ".join(f'"{need}"' for need in sources)
+                self._missing(f"tasks {listed} all give one", name, task, choice, prefix)
+                given[name] = None
+        missing = [name for name in missing if name not in given]
         if len(missing) == 1 and len(above) == 1:
             ((need, schema),) = above.items()
             if schema is None or _fits((schema, schema), properties[missing[0]], parameters):

@@ -37,8 +37,7 @@ class Agents:
         for entry in (entry for agent in self for entry in agent.tools):
             if not entry.tool or entry.own_names.isdisjoint(names):
                 continue
-            known = ((each.tool, each.arguments, each.takes) for each in found)
-            if (entry.tool, entry.arguments, entry.takes) not in known:
+            if all(entry.differs_from(each) for each in found):
                 found.append(entry)
         return found
 

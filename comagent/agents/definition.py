@@ -32,13 +32,20 @@ class AgentTool(_Model):
     """The name of the tool itself. Where it is not written, id or name say it."""
     arguments: dict[str, Any] = Field({}, validation_alias="with", serialization_alias="with")
     """What it is called with where a task says nothing else."""
-    takes: str | None = None
-    """An optional parameter that gets a result of the tasks before, as the required ones do."""
+    takes: tuple[str, ...] = ()
+    """Optional parameters that get results of the tasks before, as the required ones do."""
+    may_take: tuple[str, ...] = ()
+    """Optional parameters that get what one of the tasks before has under their name, and are left out otherwise."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, data: object) -> object:
         return {"tool": data} if isinstance(data, str) else data
+
+    def differs_from(self, other: "AgentTool") -> bool:
+        """Whether it is another tool, or one that is called otherwise, apart from its names."""
+        fields = ("tool", "arguments", "takes", "may_take")
+        return any(getattr(self, field) != getattr(other, field) for field in fields)
 
     @property
     def own_names(self) -> set[str]:

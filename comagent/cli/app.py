@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from comagent.cli.cancel import cancel
+from comagent.cli.graph import graph
 from comagent.cli.jobs import jobs
 from comagent.cli.resume import resume
 from comagent.cli.run import run
@@ -58,6 +59,7 @@ app.command()(resume)
 app.command()(jobs)
 app.command()(show)
 app.command()(cancel)
+app.command()(graph)
 app.add_typer(tools, name="tools")
 app.command()(version)
 

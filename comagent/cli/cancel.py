@@ -1,13 +1,10 @@
 """`comagent cancel`"""
 
-from typing import Annotated
-
-import typer
-
+from comagent.cli.arguments import Job
 from comagent.errors import ConflictError, UnknownJobError
 
 
-def cancel(job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]) -> None:
+def cancel(job: Job) -> None:
     """Say how a job is cancelled: one of `comagent run` or of a Python program only by that itself."""
     from comagent.cli.home import is_empty, opened, read_config
     from comagent.cli.orphans import driver, is_dead

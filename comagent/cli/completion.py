@@ -1,6 +1,6 @@
 """What a shell offers when Tab is pressed. A command line must not fail for it, nor wait long."""
 
-from collections.abc import Callable
+import typer
 
 from comagent.errors import ComAgentError
 
@@ -27,7 +27,7 @@ def _jobs(incomplete: str, *, unfinished: bool) -> list[tuple[str, str]]:
             return []
         with opened(config) as (store, _):
             records = store.jobs(limit=1000 if unfinished else OFFERED)
-    except (ComAgentError, ValueError, OSError):
+    except (ComAgentError, OSError, typer.BadParameter):
         return []
     return [
         (record.job_id, f"{shortened(record.process_name, 40)}, {record.status.replace('_', ' ')}")

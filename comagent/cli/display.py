@@ -36,8 +36,8 @@ class Display:
     def starting(self, what: str) -> None:
         """Something begins that takes seconds."""
 
-    def began(self, board: Board) -> None:
-        """The jobs are there. Their progress goes to `board`."""
+    def began(self, board: Board, *, ago_s: float = 0.0) -> None:
+        """The jobs are there, and have been for so long. Their progress goes to `board`."""
 
     def progress(self, news: Progress) -> None:
         """Something happened to the job, if it is only one."""
@@ -69,8 +69,8 @@ class Lines(Display):
     def starting(self, what: str) -> None:
         say(what)
 
-    def began(self, board: Board) -> None:
-        self._board, self._began_s = board, time.monotonic()
+    def began(self, board: Board, *, ago_s: float = 0.0) -> None:
+        self._board, self._began_s = board, time.monotonic() - ago_s
         say(f"{board.title}: {count(board.total, board.noun)}")
 
     def progress(self, news: Progress) -> None:
@@ -134,8 +134,8 @@ class Drawing(Display):
         self._live.start()
         self.tick()
 
-    def began(self, board: Board) -> None:
-        self._board, self._since_s = board, time.monotonic()
+    def began(self, board: Board, *, ago_s: float = 0.0) -> None:
+        self._board, self._since_s = board, time.monotonic() - ago_s
 
     def progress(self, news: Progress) -> None:
         assert self._board is not None

@@ -87,7 +87,8 @@ def _picture(what: str, job: str | None) -> "tuple[Picture, str]":
     from comagent.cli.drawing.picture import picture
     from comagent.submission import prepare_file
 
-    if job is None and not Path(what).exists() and not Path(what).suffix:
+    path = Path(what)
+    if job is None and not path.exists() and not path.suffix and path.name == what:
         job = what
     if job is None:
         prepared = prepare_file(what)

@@ -30,6 +30,12 @@ def is_dead(lease: Lease) -> bool:
     return is_stale_at_once(lease) if started_by is None else not is_alive(started_by)
 
 
+def is_known_alive(lease: Lease) -> bool:
+    """Whether the process that started the run is seen to live."""
+    started_by = driver(lease)
+    return started_by is not None and is_alive(started_by)
+
+
 def expired(coordination: Coordination, leases: Iterable[Lease], *, ttl_s: float) -> set[str]:
     """The shards of those leases that give no sign of life. Takes until each has given one, or `ttl_s` at most."""
     watch = LeaseWatch(ttl_s)
@@ -53,7 +59,7 @@ def bury(coordination: Coordination) -> None:
     for lease in coordination.leases():
         if is_dead(lease):
             if lease.owner.boot_id == boot_id():
-                _end(lease.owner.processes)
+                end_processes(lease.owner.processes)
             coordination.release(lease.shard, lease.epoch)
 
 
@@ -72,7 +78,8 @@ def started_ms(process: OwnedProcess) -> float | None:
     return None
 
 
-def _end(processes: Iterable[OwnedProcess]) -> None:
+def end_processes(processes: Iterable[OwnedProcess]) -> None:
+    """Kills them, and waits until they are gone; never one that only has the same pid."""
     left = [process for process in processes if is_alive(process)]
     for process in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):

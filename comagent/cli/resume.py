@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from comagent.cli.completion import complete_unfinished
 from comagent.cli.screen import clock, count, say
 from comagent.errors import ConflictError, UnknownJobError
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def resume(
-    job: Annotated[str | None, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)] = None,
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="JOB", help="The job's id.", show_default=False, autocompletion=complete_unfinished
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="All jobs whose owner is gone.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of the outputs: an object, with --all a list.")
@@ -32,6 +38,7 @@ def resume(
         raise typer.BadParameter("say which job, or --all.", param_hint="JOB")
     from comagent.cli.home import is_empty, opened, read_config
     from comagent.cli.report import end_document, print_end, print_json
+    from comagent.cli.stored import end_of
 
     config = read_config()
     if is_empty(config):
@@ -44,7 +51,7 @@ def resume(
             if record is None:
                 raise UnknownJobError(job)
             if record.ended_ms is not None:
-                end = _ended(store, record, config)
+                end = end_of(store, record, config)
                 say(f"job {job} has ended already: {end.status.replace('_', ' ')}")
                 print_json(end_document(end)) if as_json else print_end(end)
                 raise typer.Exit(end.exit_code)
@@ -125,14 +132,3 @@ def _run(config: "Config", wanted: "list[JobRecord]", *, single: bool, as_json: 
     if others:
         say(f"{count(others, 'job')} went to another `comagent resume`")
     return attended
-
-
-def _ended(store: "Store", record: "JobRecord", config: "Config") -> "End":
-    from comagent.cli.attend import End
-    from comagent.cli.stored import value_of
-    from comagent.job_view import ended_view, failures_of
-
-    outcomes = store.progress(record.job_id)
-    view = ended_view(record, outcomes)
-    outputs = value_of(view.result, config) if view.status == "succeeded" else None
-    return End(record.job_id, view.status, outputs, view.summary(), failures_of(outcomes))

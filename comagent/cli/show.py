@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from comagent.cli.arguments import Job
+from comagent.cli.events import event_document, event_text
 from comagent.cli.screen import STYLES, clean, clock, count, duration, print_table, shortened, tally, width
 from comagent.errors import UnknownJobError
 
@@ -23,7 +25,7 @@ OUTPUT_CHARS = 4_000
 
 
 def show(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
+    job: Job,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with everything in full.")] = False,
 ) -> None:
     """Show a job: its tasks, results, errors with their tracebacks, and events."""
@@ -90,9 +92,7 @@ def _document(
             if row.outcome.task != OUTPUTS
         ],
         "events": [
-            {"seq": row.seq, "kind": row.event.kind, "task": row.event.task, "at_ms": row.event.at_ms}
-            | {"body": json.loads(row.event.body)}
-            for row in events
+            event_document(row) for row in events
         ],
     }
 
@@ -205,19 +205,9 @@ def _print_events(record: "JobRecord", events: "list[EventRow]") -> None:
     for row in events[:EVENTS]:
         event = row.event
         after = duration((event.at_ms - record.submitted_ms) / 1000)
-        print(f"  after {after}: {_event(event.kind, event.task, json.loads(event.body))}")
+        print(f"  after {after}: {event_text(event.kind, event.task, json.loads(event.body))}")
     if len(events) > EVENTS:
         print(f"  and {len(events) - EVENTS} more; `--json` has all")
-
-
-def _event(kind: str, task: str | None, body: dict[str, Any]) -> str:
-    from comagent.cli.board import error_text
-
-    if kind == "attempt_failed":
-        again = f" (tried again in {duration(body['retry_in_s'])})" if body.get("retry_in_s") is not None else ""
-        return f"attempt {body['attempt']} of {clean(str(task))} failed: {error_text(body['error'])}{again}"
-    about = "" if task is None else f" {clean(task)}"
-    return f"{kind.replace('_', ' ')}{about} {shortened(json.dumps(body, ensure_ascii=False), RESULT_CHARS)}"
 
 
 def _error(error: bytes | None) -> dict[str, Any] | None:

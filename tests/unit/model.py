@@ -5,11 +5,11 @@ follow `comagent.execution`, the owner follows `comagent.actors.scheduler`, the 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from comagent.commits import job_commit, restored
+from comagent.commits import job_commit
 from comagent.job import Job
 from comagent.machine import (
     Answer,
@@ -23,7 +23,6 @@ from comagent.machine import (
     Machine,
     Release,
     Reported,
-    Restored,
     Retire,
     Send,
     Step,
@@ -45,161 +44,17 @@ from comagent.protocol import (
     Unit,
     Wire,
 )
-from comagent.states import JOB_ENDS, Task
+from comagent.states import Task
 from comagent.store.base import (
     Committed,
-    EventRow,
-    Exists,
-    JobCommit,
-    JobRecord,
     JobRow,
     Outcome,
-    ProgressRow,
     Refused,
     Stale,
     Verdict,
 )
-from comagent.submission import plan_from
-
-TOOLS: Mapping[str, tuple[str, str]] = {
-    "cheap": ("inline", "cheap"),
-    "unknown": ("thread", "unknown"),
-    "wait": ("async", "unknown"),
-    "process": ("process", "costly"),
-}
-"""Tools of the model by name: kind and declared cost."""
-
-TOLD = "as it was told"
-"""What model agents say of attempts that ended as they were meant to."""
-
-
-class Play(NamedTuple):
-    """What a tool does with one task."""
-
-    fails: int = 0
-    """How many attempts fail before one succeeds."""
-    status: Task = Task.FAILED
-    """How they fail."""
-    error: str = "ToolError"
-    when: bool = True
-    took_ms: float = 0.05
-    kills: int = 0
-    """How many agents it takes with it first."""
-
-
-FAIL = Play(fails=1_000_000)
-SKIP = Play(when=False)
-PLAIN: Mapping[str, Play] = {}
-
-
-def task(id: str, *needs: str, tool: str = "wait", **fields: Any) -> dict[str, Any]:
-    """A task of a process document that reads what it needs, unless `reads` says otherwise."""
-    reads = fields.pop("reads", needs)
-    arguments = {f"v{n}": f'${{tasks["{read}"]}}' for n, read in enumerate(reads)}
-    return {"id": id, "tool": tool, "needs": list(needs), "with": arguments, **fields}
-
-
-def process(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"name": "model", "tasks": list(tasks), **fields}
-
-
-def plan_of(document: Mapping[str, Any]) -> Plan:
-    return plan_from(_documents(document)[0], _documents(document)[1], process_hash="model")
-
-
-def _documents(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    tools = {name: [kind, cost, "none", [name]] for name, (kind, cost) in TOOLS.items()}
-    return json.dumps(document).encode(), json.dumps(tools).encode()
-
-
-def value_of(path: str) -> bytes:
-    return json.dumps(path).encode()
-
-
-@dataclass
-class _Entry:
-    record: JobRecord
-    outcomes: dict[str, ProgressRow] = field(default_factory=dict)
-    events: list[EventRow] = field(default_factory=list)
-
-
-class ModelStore:
-    """Keeps the promises of `Store` that the engine relies on, in memory."""
-
-    fenced = True
-    """Whether it turns away those who were replaced; a store that does not is what tests plant."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, _Entry] = {}
-
-    def commit(self, commits: Sequence[JobCommit], refused: frozenset[str]) -> list[Verdict]:
-        return [self._commit(commit, commit.job_id in refused) for commit in commits]
-
-    def _commit(self, commit: JobCommit, refused: bool) -> Verdict:
-        entry = self.jobs.get(commit.job_id)
-        admit = commit.admit
-        if admit is not None:
-            if entry is not None:
-                return Exists(commit.job_id, entry.record.payload_hash)
-            entry = _Entry(_record(admit, commit.epoch))
-        elif entry is None or (self.fenced and entry.record.epoch != commit.epoch):
-            return Stale()
-        if refused:
-            return Refused("the store does not take it")
-        for outcome in commit.outcomes:
-            assert outcome.task not in entry.outcomes, f"{outcome.task} has two outcomes"
-        assert admit is not None or entry.record.status not in JOB_ENDS, "the job has ended"
-        seq = entry.record.seq
-        for outcome in commit.outcomes:
-            seq += 1
-            entry.outcomes[outcome.task] = ProgressRow(seq, commit.epoch, outcome)
-        for event in commit.events:
-            seq += 1
-            entry.events.append(EventRow(seq, event))
-        seq = max(seq, entry.record.seq + 1)
-        entry.record = entry.record._replace(seq=seq)
-        if commit.status is not None:
-            ended = commit.at_ms if commit.status in JOB_ENDS else None
-            entry.record = entry.record._replace(status=commit.status, error=commit.error, ended_ms=ended)
-        self.jobs[commit.job_id] = entry
-        return Committed(seq)
-
-    def take_over(self, epoch: Epoch) -> list[str]:
-        taken = sorted(j for j, e in self.jobs.items() if e.record.ended_ms is None and e.record.epoch < epoch)
-        for job_id in taken:
-            self.jobs[job_id].record = self.jobs[job_id].record._replace(epoch=epoch)
-        return taken
-
-    def read(self, job_id: str, plan: Plan, now_ms: float) -> Restored:
-        entry = self.jobs[job_id]
-        return restored(
-            entry.record, plan, progress=entry.outcomes.values(), events=entry.events, sizes={}, now_ms=now_ms
-        )
-
-
-def _record(admit: JobRow, epoch: Epoch) -> JobRecord:
-    return JobRecord(
-        admit.job_id,
-        admit.tenant,
-        admit.principal,
-        admit.parent,
-        admit.shard,
-        admit.process_name,
-        admit.process_hash,
-        admit.root_path,
-        admit.priority,
-        admit.idem_key,
-        admit.payload_hash,
-        "pending",
-        epoch,
-        0,
-        None,
-        admit.submitted_ms,
-        None,
-        admit.process_doc,
-        admit.tools_doc,
-        admit.inputs_doc,
-    )
+from tests.unit.model_store import ModelStore
+from tests.unit.plays import PLAIN, TOLD, Play, documents, plan_of, value_of
 
 
 @dataclass(eq=False)
@@ -435,10 +290,11 @@ class Owner:
         self.inbox.append(Reported((agent, [back]), agent.name, [back], tainted=False))
 
     def read(self) -> bool:
+        """Reads what the store has of jobs whose commits were refused. Until then nobody may think them committed."""
         unread, self.unread = self.unread, []
         for job_id in unread:
             if self.world.store.jobs[job_id].record.ended_ms is None:
-                self.inbox.append(self.world.store.read(job_id, self.world.plans[job_id], self.world.now_ms))
+                self.inbox.insert(0, self.world.store.read(job_id, self.world.plans[job_id], self.world.now_ms))
         return bool(unread)
 
     def step(self, refused: frozenset[str] = frozenset()) -> Step:
@@ -480,7 +336,7 @@ class Owner:
                 case Release(dispatch):
                     self.exported.discard(dispatch)
                 case Answer((agent, reports), answers):
-                    agent.answered(reports, [_answer(verdicts.get(job_id), won) for job_id, _, won in answers])
+                    agent.answered(reports, [self._answer(job_id, verdicts, won) for job_id, _, won in answers])
                 case CancelAt(name, job_id):
                     found = self._reach(name)
                     if found is not None and job_id not in gone:
@@ -491,13 +347,14 @@ class Owner:
                     world.kill(self, name)
         return step
 
+    def _answer(self, job_id: str, verdicts: Mapping[str, Verdict], won: dict[int, Row]) -> Answered:
+        if isinstance(verdicts.get(job_id), Stale):
+            return Answered(STALE, {})
+        return Answered(AGAIN, {}) if job_id in self.unread else Answered(OK, won)
+
     def _reach(self, name: str) -> Agent | None:
         agent = self.world.agents.get(name)
         return agent if agent is not None and agent.epoch == self.machine.epoch else None
-
-
-def _answer(verdict: Verdict | None, won: dict[int, Row]) -> Answered:
-    return Answered(STALE if isinstance(verdict, Stale) else AGAIN if isinstance(verdict, Refused) else OK, won)
 
 
 class World:
@@ -529,7 +386,7 @@ class World:
     # What may happen --------------------------------------------------------------------------------------------------
 
     def submit(self, document: Mapping[str, Any], plays: Mapping[str, Play] = PLAIN, *, job_id: str = "job") -> None:
-        process_doc, tools_doc = _documents(document)
+        process_doc, tools_doc = documents(document)
         plan = self.plans[job_id] = plan_of(document)
         self.plays.update({(job_id, path): play for path, play in plays.items()})
         priority = int(document.get("priority", 0))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from comagent.states import Task
 from comagent.steps import ENTRY
-from tests.unit.model import Play
+from tests.unit.plays import Play
 
 FAILURES = (Task.FAILED, Task.TIMED_OUT)
 

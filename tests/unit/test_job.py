@@ -8,7 +8,7 @@ import pytest
 from comagent.job import Job
 from comagent.protocol import Row
 from comagent.states import Task
-from tests.unit.model import plan_of, process, task
+from tests.unit.plays import plan_of, process, task
 
 NOW = 1_000.0
 

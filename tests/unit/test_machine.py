@@ -10,7 +10,8 @@ from comagent.machine import CANCEL_GRACE_MS, RETIRE_GRACE_MS, TIMEOUT_GRACE_MS,
 from comagent.plan import OUTPUTS
 from comagent.protocol import BATCH, Report, Row
 from comagent.states import Task
-from tests.unit.model import FAIL, PLAIN, SKIP, Play, World, process, task
+from tests.unit.model import World
+from tests.unit.plays import FAIL, PLAIN, SKIP, Play, process, task
 
 
 def world(
@@ -715,6 +716,19 @@ def test_a_job_that_the_store_refuses_is_read_anew_and_goes_on() -> None:
     assert agent.outbox != []
     made.run()
     assert made.status() == "succeeded"
+
+
+def test_an_agent_that_was_kept_free_for_a_task_is_used_again_when_its_job_is_gone() -> None:
+    made = World()
+    made.submit(process(task("poison")), {"poison": Play(kills=2)}, job_id="one")
+    made.submit(process(task("long"), task("more", "long")), job_id="two")
+    made.held.add("long")
+    made.settle()
+    assert "poison" not in made.running()
+    made.owner.machine.forget("one")
+    made.held.clear()
+    made.settle()
+    assert made.status("two") == "succeeded"
 
 
 # Object refs ----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ from comagent.protocol import BATCH, Row, Unit
 from comagent.seats import Seat
 from comagent.states import TASK_BY_LABEL, Task
 from comagent.store.base import ProgressRow
-from tests.unit.model import TOLD, ModelStore, Owner, Play, World, process, task, value_of
+from tests.unit.model import Owner, World
+from tests.unit.model_store import ModelStore
+from tests.unit.plays import TOLD, Play, process, task, value_of
 from tests.unit.reference import FAILURES, Node, Reference, entry_of
 
 # Histories ------------------------------------------------------------------------------------------------------------

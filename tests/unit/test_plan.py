@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comagent import spec
+from comagent.compiling import compile_process
 from comagent.errors import Problem, ProcessError
 from comagent.expressions import Expression, Reference
-from comagent.compiling import compile_process
 from comagent.plan import OUTPUTS, Plan, ToolUse, paths_of
 from comagent.steps import RESULT_TOOL, decode_step
 

@@ -12,9 +12,9 @@ from comagent.cli.screen import STYLES, clean, count, tally
 
 MOST = 60
 """Up to so many tasks all are shown; of more, a part of each step."""
-OF_A_STEP = 5
-FIRST_STEPS = 15
-LAST_STEPS = 5
+OF_A_STEP = 3
+FIRST_STEPS = 8
+LAST_STEPS = 2
 NEEDS = 6
 """Needs that are named in one line."""
 ROOM = 60
@@ -83,7 +83,7 @@ class _Outline:
         self, picture: Picture, box: Box, steps: Sequence[Sequence[int]], columns: tuple[int, int, int]
     ) -> Text:
         name_width, status_width, about_width = columns
-        line = Text(_fitted(clean(box.name), name_width), "" if box.inner is None else "bold")
+        line = Text().append(_fitted(clean(box.name), name_width), "" if box.inner is None else "bold")
         if status_width:
             status = box.status or ""
             line.append("  ").append(f"{status.replace('_', ' '):<{status_width}}", STYLES.get(status, ""))

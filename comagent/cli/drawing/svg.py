@@ -22,9 +22,9 @@ EDGE = 20.0
 _NO_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 _STYLE = f"""
-  text {{ font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2328 }}
+  text {{ font-family: "SFMono-Regular", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 12px; fill: #1f2328 }}
   text.about {{ font-size: 10px; fill: #59636e }}
-  rect {{ fill: #f6f8fa; stroke: #818b98; rx: 6px }}
+  rect {{ fill: #f6f8fa; stroke: #818b98 }}
   rect.group {{ fill: #80808014; stroke-dasharray: 5 3 }}
   path {{ fill: none; stroke: #818b98; stroke-width: 1.2; marker-end: url(#arrow) }}
   path.maybe {{ stroke-dasharray: 4 3 }}
@@ -44,7 +44,7 @@ def svg(picture: Picture, *, title: str) -> str:
         f"<style>{_STYLE}</style>",
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto"><path d="M0 0 8 4 0 8z"/></marker></defs>',
-        f'<rect x="0" y="0" width="{width:.0f}" height="{height:.0f}" style="fill: #ffffff; stroke: none; rx: 0"/>',
+        f'<rect x="0" y="0" width="{width:.0f}" height="{height:.0f}" style="fill: #ffffff; stroke: none"/>',
         f'<text x="{EDGE:.0f}" y="{EDGE + 6:.0f}">{_escaped(title)}</text>',
         *_content(drawn, EDGE, EDGE + HEAD),
         "</svg>",
@@ -73,7 +73,7 @@ def _box(placed: Placed, x: float, y: float) -> Iterator[str]:
     status = f", {box.status.replace('_', ' ')}" if box.status else ""
     told = _escaped("\n".join([f"{box.path}: {box.about}{status}", *box.notes]))
     yield f"<g><title>{told}</title>"
-    yield f'<rect{kind} x="{x:.1f}" y="{y:.1f}" width="{placed.width:.1f}" height="{placed.height:.1f}"/>'
+    yield f'<rect{kind} rx="6" x="{x:.1f}" y="{y:.1f}" width="{placed.width:.1f}" height="{placed.height:.1f}"/>'
     yield f'<text x="{x + PAD:.1f}" y="{y + 19:.1f}">{_escaped(shortened(box.name, NAME_CHARS))}</text>'
     if placed.inner is None:
         about = _escaped(shortened(box.about, NAME_CHARS))

@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import RayError
 
 from comagent.actors.names import NAMESPACE
-from comagent.machine import Change
+from comagent.events import Change
 from comagent.protocol import BATCH, Unit, Wire
 from comagent.states import JOB_ENDS
 

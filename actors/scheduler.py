@@ -1,12 +1,13 @@
 """The scheduler: the only owner of its jobs. It carries the machine's decisions to the store and to the agents.
 
-One loop: take the inbox, let the machine decide, commit, carry out the effects. Nothing leaves this process before every
-earlier row is durable. While a commit is under way the machine stands still and reports gather for the next.
+One loop: take the inbox, let the machine decide, commit, carry out the effects. Nothing leaves this process before
+every earlier row is durable. While a commit is under way the machine stands still and reports gather for the next.
 """
 
 import asyncio
 import os
 import time
+import traceback
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -20,8 +21,7 @@ from comagent.actors.notices import Notices
 from comagent.actors.settings import Settings, open_coordination, open_store
 from comagent.commits import job_commit, restored
 from comagent.errors import BusyError, ConflictError, StaleEpochError, StoreError, UnknownJobError
-from comagent.job import Job
-from comagent.machine import (
+from comagent.events import (
     Answer,
     CancelAt,
     CancelRequested,
@@ -30,7 +30,6 @@ from comagent.machine import (
     Joined,
     Kill,
     Lost,
-    Machine,
     Release,
     Reported,
     Restored,
@@ -39,6 +38,8 @@ from comagent.machine import (
     Step,
     Submitted,
 )
+from comagent.job import Job
+from comagent.machine import Machine
 from comagent.plan import Plan
 from comagent.protocol import AGAIN, OK, STALE, Answered, Epoch, Report, Running, Unit
 from comagent.store.base import Committed, DocumentRow, Exists, JobCommit, JobRow, Refused, Stale, Store, Verdict
@@ -101,7 +102,7 @@ class Scheduler:
         self._lease: LeaseKeeper
         self._notices: Notices
 
-    # Calls -----------------------------------------------------------------------------------------------------------
+    # Calls ------------------------------------------------------------------------------------------------------------
 
     @ray.method
     async def open(self, supervisor: str, agents: list[str]) -> Epoch:
@@ -116,7 +117,7 @@ class Scheduler:
 
     @ray.method
     async def submit(self, submissions: list[Submission]) -> list[Ack]:
-        """Accepts jobs; each answer says that the job is durable. Raises BusyError, or ConflictError for a key reused."""
+        """Accepts jobs; each answer says that the job is durable. Raises BusyError, and ConflictError for a reused key."""
         await self._check_owner()
         if self._rows_waiting > FULL_ROWS or len(self._inbox) > FULL_ROWS:
             raise BusyError("the scheduler has more to commit than it can hold")
@@ -166,7 +167,7 @@ class Scheduler:
         """Gives the lease back: the run ends in good order."""
         await self._lease.release()
 
-    # Start -------------------------------------------------------------------------------------------------------------
+    # Start ------------------------------------------------------------------------------------------------------------
 
     async def _open(self, supervisor: str, agents: list[str]) -> Epoch:
         end_with(self._settings.owner)
@@ -179,7 +180,9 @@ class Scheduler:
         taken = await self._in_thread(lambda: self._store.take_over([shard], to=shard, epoch=epoch))
         self._batch = await self._in_thread(lambda: self._store.last_batch(shard))
         self._notices = Notices(supervisor, self._settings.shard)
-        self._agents = AgentPool(self._settings, self._name, epoch, on_joined=self._joined, on_lost=self._lost, on_unstarted=self._unstarted)
+        self._agents = AgentPool(
+            self._settings, self._name, epoch, on_joined=self._joined, on_lost=self._lost, on_unstarted=self._unstarted
+        )
         self._start(self._keep_lease())
         jobs = [event for job_id in taken if (event := await asyncio.to_thread(self._read_job, job_id)) is not None]
         joined = [Joined(*each) for each in await self._agents.open(agents)]
@@ -214,7 +217,7 @@ class Scheduler:
         self._seqs[job_id] = record.seq
         return restored(record, plan, progress=progress, events=events, sizes=sizes, now_ms=now_ms())
 
-    # Jobs --------------------------------------------------------------------------------------------------------------
+    # Jobs -------------------------------------------------------------------------------------------------------------
 
     async def _admit(self, submitted: Submission) -> Ack:
         known = self._plans.get(submitted.key)
@@ -258,7 +261,7 @@ class Scheduler:
         self._tell(Submitted(job, None if plan.timeout_s is None else at_ms + plan.timeout_s * 1000))
         return await asyncio.shield(answered)
 
-    # The loop ----------------------------------------------------------------------------------------------------------
+    # The loop ---------------------------------------------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
         self._inbox.append(event)
@@ -419,7 +422,7 @@ class Scheduler:
         if self._refusals[job_id] >= 3:
             self._tell(CancelRequested(job_id))
 
-    # Agents and lease ----------------------------------------------------------------------------------------------------
+    # Agents and lease -------------------------------------------------------------------------------------------------
 
     def _joined(self, agent: str, running: list[Running]) -> None:
         self._tell(Joined(agent, running))
@@ -458,7 +461,7 @@ class Scheduler:
         if self._fenced_out:
             raise StaleEpochError("", self._machine.epoch)
 
-    # Helpers -------------------------------------------------------------------------------------------------------------
+    # Helpers ----------------------------------------------------------------------------------------------------------
 
     async def _in_thread(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._commit_thread, work)
@@ -472,8 +475,6 @@ class Scheduler:
         """A loop that ends by an error leaves a scheduler that does nothing: better it dies and is replaced."""
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None and not self._fenced_out:
-            import traceback
-
             traceback.print_exception(task.exception())
             os._exit(1)
 

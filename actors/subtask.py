@@ -132,7 +132,8 @@ class SubTaskAgent:
         if epoch < self._epoch:
             raise StaleEpochError("", epoch)
         self._epoch = epoch
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._follow(epoch, scheduler), self._main_loop()))
+        following = asyncio.run_coroutine_threadsafe(self._follow(epoch, scheduler), self._main_loop())
+        return await asyncio.wrap_future(following)
 
     @ray.method(concurrency_group="control")
     async def cancel(self, epoch: Epoch, job_id: str) -> None:
@@ -180,7 +181,8 @@ class SubTaskAgent:
         running = executor.fence(epoch)
         for report in [*self._unanswered, *self._outbox]:
             if report.rows:
-                running.append(Running(report.dispatch, report.job_id, [(row[0], row[1]) for row in report.rows], "async"))
+                ended = [(row[0], row[1]) for row in report.rows]
+                running.append(Running(report.dispatch, report.job_id, ended, "async"))
         kept = {each.dispatch for each in running}
         for dispatch, exports in self._exports.items():
             if dispatch not in kept and not exports.settled.done():
@@ -196,7 +198,7 @@ class SubTaskAgent:
         epoch = self._epoch
         try:
             fetched = {path: await self._fetch(wire) for path, wire in large.items()}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the machine is told
             back = [part[0] for part in unit.parts]
             self._report(Report(unit.dispatch, unit.job_id, [], back, f"a value cannot be read: {error}"), False)
             return
@@ -247,7 +249,7 @@ class SubTaskAgent:
             exports.settled.set_result(None)
 
     async def _answered(self) -> list[Answered]:
-        """The answers to what is unanswered. A scheduler that does not answer is given up when another one fences us."""
+        """The answers to what is unanswered. A silent scheduler is given up when another one fences us."""
         assert self._fenced is not None
         while True:
             self._fenced.clear()

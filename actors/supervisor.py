@@ -55,7 +55,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
 
-    # Calls -----------------------------------------------------------------------------------------------------------
+    # Calls ------------------------------------------------------------------------------------------------------------
 
     @ray.method
     async def open(self) -> None:
@@ -156,7 +156,7 @@ class Supervisor:
         """The run ends in good order: a scheduler that goes now is not replaced."""
         self._closing = True
 
-    # Views -------------------------------------------------------------------------------------------------------------
+    # Views ------------------------------------------------------------------------------------------------------------
 
     async def _view(self, job_id: str) -> JobView:
         view = self._views.get(job_id)
@@ -220,7 +220,7 @@ class Supervisor:
     async def _read(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
-    # The scheduler -------------------------------------------------------------------------------------------------------
+    # The scheduler ----------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
         end_with(self._settings.owner)
@@ -246,7 +246,8 @@ class Supervisor:
             expired = watch.observe(lease, time.monotonic())
             if expired or pulse.done():
                 if not self._closing:
-                    await self._replace(lease.scheduler, [p.pid for p in lease.owner.processes if p.name == "scheduler"])
+                    pids = [process.pid for process in lease.owner.processes if process.name == "scheduler"]
+                    await self._replace(lease.scheduler, pids)
                 watch.forget(lease.shard)
                 continue
             await asyncio.wait({pulse}, timeout=BEAT_S)

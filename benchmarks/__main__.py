@@ -78,7 +78,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, without the largest graph")
     quick = parser.parse_args().quick
     rounds = 3 if quick else 7
-    graphs = {"chain": chain(200), "fan-out": fan_out(1000), "layered": layered(10, 100), "layered, wide": layered(10, 1000)}
+    graphs = {
+        "chain": chain(200),
+        "fan-out": fan_out(1000),
+        "layered": layered(10, 100),
+        "layered, wide": layered(10, 1000),
+    }
     if not quick:
         graphs["layered, large"] = layered(50, 2000)
     with tempfile.TemporaryDirectory() as home, connect(config=Config(home=Path(home))) as client, floor() as bare:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from comagent.events import Change, Restored
 from comagent.job import Ended, Happened, Job
-from comagent.machine import Change, Restored
 from comagent.plan import Plan
 from comagent.protocol import Epoch, Large, Row
 from comagent.retry import delay_s

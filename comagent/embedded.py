@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -80,7 +79,7 @@ class Embedded:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         try:
-            context = ray.init(
+            context: Any = ray.init(
                 address="local",
                 num_cpus=config.cpus,
                 namespace=NAMESPACE,
@@ -110,7 +109,9 @@ class Embedded:
             epoch = ray.get(scheduler_actor.open.remote(supervisor, agents), timeout=START_S)
             ray.get(supervisor_actor.open.remote(), timeout=START_S)
         except RayError as error:
-            raise CannotConnectError("the actors of a local run", str(error), "Look into /tmp/ray/session_latest/logs.") from error
+            raise CannotConnectError(
+                "the actors of a local run", str(error), "Look into /tmp/ray/session_latest/logs."
+            ) from error
         self._remember_processes()
         self._record_processes(epoch)
         self._record_run()

@@ -101,9 +101,7 @@ def ended_view(record: JobRecord, outcomes: Sequence[ProgressRow]) -> JobView:
     view.status = record.status
     for row in outcomes:
         if row.outcome.task == OUTPUTS:
-            view.result = (
-                row.outcome.result if row.outcome.document is None else Large(row.outcome.document, 0, JSON)
-            )
+            view.result = row.outcome.result if row.outcome.document is None else Large(row.outcome.document, 0, JSON)
         elif row.outcome.task in index:
             view.ended([index[row.outcome.task]], bytes([TASK_BY_LABEL[row.outcome.status]]), seq=row.seq)
     view.seq = record.seq

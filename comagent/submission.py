@@ -91,11 +91,7 @@ def prepare(process: Process, *, base: Path | None = None) -> Prepared:
         return check_arguments(found[tool], constants, dynamic=set(dynamic)) if tool in found else []
 
     tools = {name: ToolUse(name, tool.kind, tool.cost, tool.effects, tuple(tool.code)) for name, tool in found.items()}
-    missing = [
-        Problem(str(refused[tool]), task=path, field="tool")
-        for path, tool in named
-        if tool in refused
-    ]
+    missing = [Problem(str(refused[tool]), task=path, field="tool") for path, tool in named if tool in refused]
     try:
         plan = compile_process(process, tools, process_hash=process_hash, check=check)
     except ProcessError as error:

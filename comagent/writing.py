@@ -12,6 +12,9 @@ _WIDTH = 120
 _NUMBER = re.compile(r"[-+]?\.?[0-9][-+.0-9_a-zA-Z:]*")
 """What some version of YAML may take for a number, and text that looks like one."""
 
+_ODD = re.compile(r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+"""What needs an escape: control characters, and those at which only some readers end a line."""
+
 
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
@@ -23,7 +26,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else "'" if _NUMBER.fullmatch(text) else None
+    if _ODD.search(text):
+        style = '"'
+    else:
+        style = "|" if "\n" in text else "'" if _NUMBER.fullmatch(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

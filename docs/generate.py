@@ -1,6 +1,8 @@
-"""Renews the tables that are made from the code: the fields of a process, and the tools. With `--check` it only compares.
+"""Renews the tables that are made from the code: the fields of a process, and the tools.
 
-uv run python docs/generate.py
+    uv run python docs/generate.py
+
+With `--check` it only compares.
 
 What a field means is written in the table itself and stays there; the other columns come from the models.
 """
@@ -14,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from comagent.spec import Defaults, Input, Process, Retry, Task, parse_duration
+from comagent.spec import Defaults, Input, Process, Retry, Task
 from comagent.tools.base import ToolSpec
 from comagent.tools.registry import catalogue
 
@@ -37,9 +39,18 @@ _TITLES = {
     "Retry": "A retry rule, under `retry`",
     "Defaults": "Defaults for all tasks, under `defaults`",
 }
+_HEAD = "| field | value | default | meaning |\n|---|---|---|---|\n"
 _SHORTHAND = {"Retry", "Task", "Defaults"}
 """Where `max_retries` may be written, which is no field of the model."""
-_WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any value", dict: "mapping"}
+_KINDS = {
+    "needs": "list of ids",
+    "on": "list of names",
+    "priority": "`critical`, `high`, `normal`, `low` or a whole number",
+    "process": "path or process",
+    "tasks": "list of tasks",
+}
+"""Where the model does not say how a person writes it."""
+_WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any value"}
 
 
 def main() -> None:
@@ -68,7 +79,9 @@ def _fields(old: str) -> str:
     parts = []
     for name, model in _MODELS.items():
         rows = [_row(name, key, kind, default, meanings) for key, kind, default in _keys(name, model)]
-        parts.append(f"\n### {_TITLES[name]}\n\n| field | value | default | meaning |\n|---|---|---|---|\n" + "".join(rows))
+        parts.append(
+            f"\n### {_TITLES[name]}\n\n| field | value | default | meaning |\n|---|---|---|---|\n" + "".join(rows)
+        )
     return "".join(parts) + "\n"
 
 
@@ -89,14 +102,14 @@ def _row(model: str, key: str, kind: str, default: str, meanings: dict[tuple[str
 
 
 def _keys(name: str, model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
-    """Key, kind of value and default of each field, as they are written in a file."""
-    for attribute, field in model.model_fields.items():
+    """Key, kind of value and default of each field, as they are written in a file; a model's own fields first."""
+    inherited = {each for base in model.__bases__ for each in getattr(base, "model_fields", ())}
+    for attribute, field in sorted(model.model_fields.items(), key=lambda item: item[0] in inherited):
         key = str(field.validation_alias or attribute)
-        duration = any(getattr(each, "func", None) is not None and "duration" in repr(each) for each in field.metadata)
-        kind = "duration" if duration or attribute.endswith("_s") else _kind(field.annotation)
-        if key == "priority":
-            kind = "`critical`, `high`, `normal`, `low` or whole number"
-        yield key, kind, "required" if field.is_required() else _default(field.default, is_duration=kind == "duration")
+        duration = attribute.endswith("_s")
+        kind = "duration" if duration else _KINDS.get(key) or _kind(field.annotation)
+        default = "required" if field.is_required() else _default(field.default)
+        yield key, kind, f"`{field.default:g}s`" if duration and default else default
     if name in _SHORTHAND:
         yield "max_retries", "whole number", ""
 
@@ -109,21 +122,11 @@ def _kind(annotation: Any) -> str:
         return ", ".join(f"`{each}`" for each in inner)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_kind(each) for each in inner if each is not NoneType))
-    if origin is dict:
-        return "mapping"
-    if origin is tuple:
-        return "list" if inner[0] is str else f"list of {_kind(inner[0])}s"
-    if hasattr(annotation, "__metadata__"):
-        return _kind(inner[0])
-    return annotation.__name__.lower() if isinstance(annotation, type) else str(annotation)
+    return "list" if origin is tuple else "mapping"
 
 
-def _default(value: Any, *, is_duration: bool) -> str:
-    if value in (None, "", (), {}) or isinstance(value, BaseModel):
-        return ""
-    if is_duration:
-        return f"`{parse_duration(value):g}s`"
-    return f"`{value}`"
+def _default(value: Any) -> str:
+    return "" if value in (None, "", (), {}) or isinstance(value, BaseModel) else f"`{value}`"
 
 
 def _tools(_old: str) -> str:

@@ -8,15 +8,22 @@ from typing import Annotated
 
 import typer
 
+from comagent.cli.agents import agents
 from comagent.cli.cancel import cancel
+from comagent.cli.cleanup import cleanup
+from comagent.cli.doctor import doctor
+from comagent.cli.events import events
 from comagent.cli.graph import graph
+from comagent.cli.init import init
 from comagent.cli.jobs import jobs
+from comagent.cli.logs import logs
 from comagent.cli.resume import resume
 from comagent.cli.run import run
 from comagent.cli.screen import complain
 from comagent.cli.show import show
 from comagent.cli.tools import app as tools
 from comagent.cli.validate import validate
+from comagent.cli.watch import watch
 from comagent.errors import CannotConnectError, ComAgentError, InputError
 
 app = typer.Typer(
@@ -53,15 +60,26 @@ def version() -> None:
     print(f"comagent {installed('comagent')} (ray {installed('ray')}, python {python_version()})")
 
 
-app.command()(run)
-app.command()(validate)
-app.command()(resume)
-app.command()(jobs)
-app.command()(show)
-app.command()(cancel)
-app.command()(graph)
-app.add_typer(tools, name="tools")
-app.command()(version)
+WORK = "Processes"
+JOBS = "Jobs"
+MACHINE = "This machine"
+
+app.command(rich_help_panel=WORK)(init)
+app.command(rich_help_panel=WORK)(validate)
+app.command(rich_help_panel=WORK)(graph)
+app.command(rich_help_panel=WORK)(run)
+app.command(rich_help_panel=WORK)(agents)
+app.add_typer(tools, name="tools", rich_help_panel=WORK)
+app.command(rich_help_panel=JOBS)(jobs)
+app.command(rich_help_panel=JOBS)(show)
+app.command(rich_help_panel=JOBS)(watch)
+app.command(rich_help_panel=JOBS)(events)
+app.command(rich_help_panel=JOBS)(logs)
+app.command(rich_help_panel=JOBS)(resume)
+app.command(rich_help_panel=JOBS)(cancel)
+app.command(rich_help_panel=MACHINE)(doctor)
+app.command(rich_help_panel=MACHINE)(cleanup)
+app.command(rich_help_panel=MACHINE)(version)
 
 
 def main() -> None:

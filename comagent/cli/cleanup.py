@@ -33,6 +33,8 @@ def cleanup(
                 found += 1
                 if not dry_run:
                     leftover.do()
-                print(clean(f"{f'would be {leftover.done}' if dry_run else leftover.done}: {leftover.what}"), flush=True)
+                print(
+                    clean(f"{f'would be {leftover.done}' if dry_run else leftover.done}: {leftover.what}"), flush=True
+                )
     if not found:
         say("nothing to clean up")

@@ -23,9 +23,7 @@ def events(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Wait for more, until the job has ended or its run is gone.")
     ] = False,
-    after: Annotated[
-        int, typer.Option("--after", metavar="SEQ", min=0, help="Only what comes after this number.")
-    ] = 0,
+    after: Annotated[int, typer.Option("--after", metavar="SEQ", min=0, help="Only what comes after this number.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in each line.")] = False,
 ) -> None:
     """List everything durable that happened to a job, in order: outcomes of tasks, failed attempts, and the rest."""

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,7 @@ LEAST = 40
 """Characters: a narrower terminal gets lines of this length."""
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """What a graph is written as."""
 
     text = "text"

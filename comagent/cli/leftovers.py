@@ -4,6 +4,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,8 @@ def leftovers(config: Config, coordination: Coordination, *, older_than_s: float
         yield from _traces(runs, run, older_than_s)
     for path in config.documents.glob("*/.new-*"):
         if (old := _age_s(path)) > older_than_s:
-            yield Leftover(f"{path}, never finished, {age(old)} old", "removed", lambda path=path: path.unlink(True))
+            unlink = partial(path.unlink, missing_ok=True)
+            yield Leftover(f"{path}, never finished, {age(old)} old", "removed", unlink)
 
 
 def _processes(dead: list[Lease], over: list[Run]) -> Iterator[Leftover]:
@@ -56,7 +58,7 @@ def _processes(dead: list[Lease], over: list[Run]) -> Iterator[Leftover]:
             if process.pid not in {each.pid for each in seen} and is_alive(process):
                 seen.add(process)
                 what = f"process {process.pid} ({process.name}) of {shard}"
-                yield Leftover(what, "ended", lambda process=process: end_processes([process]))
+                yield Leftover(what, "ended", partial(end_processes, [process]))
 
 
 def _lease(coordination: Coordination, lease: Lease) -> Leftover:
@@ -92,7 +94,7 @@ def _is_session(folder: Path, run: Run) -> bool:
 def _age_s(path: Path) -> float:
     """Since the last change of the file, or of anything in the folder."""
     try:
-        times = [each.lstat().st_mtime for each in (path, *(path.iterdir() if path.is_dir() else ()))]
+        changed_s: float = max(each.lstat().st_mtime for each in (path, *(path.iterdir() if path.is_dir() else ())))
     except OSError:
         return 0.0
-    return time.time() - max(times)
+    return time.time() - changed_s

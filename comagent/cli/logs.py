@@ -24,7 +24,8 @@ WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-(\d+)")
 SEVERE = re.compile(r"^\[[^\]]* [EF] ")
 """A line of Ray's own processes that tells of an error."""
 ERROR = re.compile(
-    r"^Traceback|^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b|\b(?:ERROR|CRITICAL|FATAL)\b|^Fatal "
+    r"^Traceback|^Fatal |\b(?:ERROR|CRITICAL|FATAL)\b"
+    r"|^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b"
 )
 
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def resume(
     job: Annotated[
         str | None,
-        typer.Argument(
-            metavar="JOB", help="The job's id.", show_default=False, autocompletion=complete_unfinished
-        ),
+        typer.Argument(metavar="JOB", help="The job's id.", show_default=False, autocompletion=complete_unfinished),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All jobs whose owner is gone.")] = False,
     as_json: Annotated[

@@ -91,9 +91,7 @@ def _document(
             for row in rows
             if row.outcome.task != OUTPUTS
         ],
-        "events": [
-            event_document(row) for row in events
-        ],
+        "events": [event_document(row) for row in events],
     }
 
 

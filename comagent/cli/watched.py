@@ -40,5 +40,5 @@ class Watched:
             number = plan.index.get(path)
             if line.status == "pending" and number is not None and number not in plan.results:
                 needs = [lines.get(plan.ids[need]) for need in plan.needs_of(number)]
-                if all(need is None or need.took_s is not None and need.status != "retrying" for need in needs):
+                if all(need is None or (need.took_s is not None and need.status != "retrying") for need in needs):
                     line.status = "ready"

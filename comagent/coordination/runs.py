@@ -1,4 +1,4 @@
-"""What is known of embedded runs beside their leases, and after them: where their logs are, and which processes they had."""
+"""What is known of embedded runs beside their leases and after them: where their logs are, which processes they had."""
 
 import contextlib
 import json

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comagent.commits import job_commit
-from comagent.job import Job
-from comagent.machine import (
+from comagent.events import (
     Answer,
     CancelAt,
     CancelRequested,
@@ -20,7 +19,6 @@ from comagent.machine import (
     Joined,
     Kill,
     Lost,
-    Machine,
     Release,
     Reported,
     Retire,
@@ -28,6 +26,8 @@ from comagent.machine import (
     Step,
     Submitted,
 )
+from comagent.job import Job
+from comagent.machine import Machine
 from comagent.plan import OUTPUTS, Plan
 from comagent.protocol import (
     AGAIN,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from comagent.commits import restored
-from comagent.machine import Restored
+from comagent.events import Restored
 from comagent.plan import Plan
 from comagent.protocol import Epoch
 from comagent.states import JOB_ENDS

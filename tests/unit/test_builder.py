@@ -1,5 +1,6 @@
 """Processes written in Python say the same as files, and what cannot be written is refused where it is written."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_steps_become_tasks_and_their_handles_references() -> None:
     process.step(add, left=count, right=[count["rows"][0], {"odd key": count.deep["odd key"]}], id="sum")
     process.outputs(words=count, fixed=3)
 
-    assert process.document() == {
+    assert json.loads(json.dumps(process.document())) == {
         "name": "words",
         "description": "Counts.",
         "inputs": {"text": {"type": "string"}},
@@ -263,7 +264,7 @@ def test_outside_a_process_function_tools_are_called() -> None:
         return count_words("a b")
 
     assert count_words("a b c") == 3
-    assert named.document() == {
+    assert json.loads(json.dumps(named.document())) == {
         "name": "short",
         "tasks": [{"id": "count_words", "tool": f"{HERE}.count_words", "with": {"text": "a b"}}],
         "outputs": {"result": "${tasks.count_words}"},
@@ -350,7 +351,10 @@ def test_a_process_written_as_a_file_is_the_same_process(tmp_path: Path) -> None
     assert path.read_text().splitlines()[4:7] == ["tasks:", "  - id: '010'", "    tool: debug.echo"]
 
 
-@given(st.lists(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), max_size=8) | st.integers(0, 10), max_size=4))
+KEYS = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(KEYS | st.integers(0, 10), max_size=4))
 def test_any_part_of_a_value_can_be_referred_to(path: list[str | int]) -> None:
     process = Process("path")
     step: Value = process.step("debug.echo", value=1, id="a-b")

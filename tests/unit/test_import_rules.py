@@ -13,7 +13,6 @@ FOLDERS = {"comagent": "comagent", "comagent.actors": "actors", "comagent.serve"
 """Import names and the real folders behind them: comagent/actors and comagent/serve are links."""
 
 
-
 def modules(*names: str) -> frozenset[str]:
     return frozenset(f"comagent.{name}" for name in names)
 
@@ -21,7 +20,19 @@ def modules(*names: str) -> frozenset[str]:
 VALUES = modules("errors", "ids", "log", "nearest", "retry", "spec", "states", "values")
 READING = VALUES | modules("aaas", "config", "reading", "nesting")
 PURE = VALUES | modules(
-    "compiling", "costs", "expressions", "graph", "job", "machine", "plan", "protocol", "ready", "seats", "steps"
+    "compiling",
+    "costs",
+    "dispatching",
+    "events",
+    "expressions",
+    "graph",
+    "job",
+    "machine",
+    "plan",
+    "protocol",
+    "ready",
+    "seats",
+    "steps",
 )
 SERVICES = modules("coordination", "llm", "security", "store", "tools")
 RUNNING = modules("calls", "execution", "failure", "isolation", "output", "scope")

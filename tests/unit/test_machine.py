@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from comagent.machine import CANCEL_GRACE_MS, RETIRE_GRACE_MS, TIMEOUT_GRACE_MS, Answer, CancelRequested
+from comagent.dispatching import TIMEOUT_GRACE_MS
+from comagent.events import Answer, CancelRequested
+from comagent.machine import CANCEL_GRACE_MS, RETIRE_GRACE_MS
 from comagent.plan import OUTPUTS
 from comagent.protocol import BATCH, Report, Row
 from comagent.states import Task

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from comagent import costs, machine
+from comagent.events import Change, Send
 from comagent.job import HANDLERS, Job
-from comagent.machine import Change, Machine, Send
+from comagent.machine import Machine
 from comagent.plan import OUTPUTS, Plan
 from comagent.protocol import BATCH, Row, Unit
 from comagent.seats import Seat

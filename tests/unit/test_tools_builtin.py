@@ -12,9 +12,9 @@ from comagent.expressions import condition, evaluate_condition, template
 from comagent.expressions import resolve as resolve_arguments
 from comagent.spec import Process, bind_inputs, parse
 from comagent.tools import ToolContext
+from comagent.tools.debug import DebugError
 from comagent.tools.loading import load
 from comagent.tools.registry import check_arguments, resolve
-from comagent.tools.debug import DebugError
 from comagent.tools.text import RenderError, render
 
 HEALTH = Path(__file__).parents[2] / "configs" / "processes" / "cluster-health.yaml"

@@ -1,10 +1,11 @@
 """Where the boxes of a picture are put: columns from left to right, and few crossings.
 
-The method is that of Sugiyama, Tagawa and Toda (1981): layers by the longest way from the start, a point in each layer that
-an edge passes, an order in each layer by the mean of the neighbours, and at last heights near those of the neighbours.
+The method is that of Sugiyama, Tagawa and Toda (1981): layers by the longest way from the start, a point in each layer
+that an edge passes, an order in each layer by the mean of the neighbours, at last heights near those of the neighbours.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from comagent.cli.drawing.picture import Box, Picture, layers
@@ -81,7 +82,7 @@ def laid(picture: Picture, size: Size) -> Laid:
             columns[number].append(chain[-1])
         chain.append(target)
         chains.append(chain)
-        for one, next_one in zip(chain, chain[1:], strict=False):
+        for one, next_one in pairwise(chain):
             one.after.append(next_one)
             next_one.before.append(one)
     _order(columns)
@@ -137,7 +138,7 @@ def _settle(column: Sequence[_Vertex]) -> None:
     for vertex in column:
         neighbours = [*vertex.before, *vertex.after]
         wanted.append(sum(each.y for each in neighbours) / len(neighbours) if neighbours else vertex.y)
-    gaps = [(one.height + other.height) / 2 + ROW_GAP for one, other in zip(column, column[1:], strict=False)]
+    gaps = [(one.height + other.height) / 2 + ROW_GAP for one, other in pairwise(column)]
     downward, upward = list(wanted), list(wanted)
     for at, gap in enumerate(gaps):
         downward[at + 1] = max(downward[at + 1], downward[at] + gap)

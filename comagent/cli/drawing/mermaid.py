@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from comagent.cli.drawing.picture import STYLES, Box, Picture
 from comagent.cli.screen import clean
 
-_PLAIN = re.compile(r"(?!n\d+$)(?!(?:end|graph|flowchart|subgraph|direction|class|classDef|click|style|default)$)[A-Za-z]\w*", re.ASCII)
+_PLAIN = re.compile(
+    r"(?!n\d+$)(?!(?:end|graph|flowchart|subgraph|direction|class|classDef|click|style|default)$)[A-Za-z]\w*", re.ASCII
+)
 """Ids that may stand as they are; others are numbered."""
 
 

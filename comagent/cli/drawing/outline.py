@@ -79,9 +79,7 @@ class _Outline:
         by_urgency = sorted(step, key=lambda position: picture.boxes[position].status not in TROUBLE)
         return by_urgency[:OF_A_STEP], [picture.boxes[position] for position in by_urgency[OF_A_STEP:]]
 
-    def _line(
-        self, picture: Picture, box: Box, steps: Sequence[Sequence[int]], columns: tuple[int, int, int]
-    ) -> Text:
+    def _line(self, picture: Picture, box: Box, steps: Sequence[Sequence[int]], columns: tuple[int, int, int]) -> Text:
         name_width, status_width, about_width = columns
         line = Text().append(_fitted(clean(box.name), name_width), "" if box.inner is None else "bold")
         if status_width:

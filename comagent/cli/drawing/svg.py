@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
 from rich.cells import cell_len
@@ -22,7 +23,7 @@ EDGE = 20.0
 _NO_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 _STYLE = f"""
-  text {{ font-family: "SFMono-Regular", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 12px; fill: #1f2328 }}
+  text {{ font-family: Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 12px; fill: #1f2328 }}
   text.about {{ font-size: 10px; fill: #59636e }}
   rect {{ fill: #f6f8fa; stroke: #818b98 }}
   rect.group {{ fill: #80808014; stroke-dasharray: 5 3 }}
@@ -86,12 +87,10 @@ def _box(placed: Placed, x: float, y: float) -> Iterator[str]:
 def _curve(points: list[tuple[float, float]]) -> str:
     """A line that leaves and arrives level: bent between columns, straight through them."""
     drawn = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for at, ((x, y), (to_x, to_y)) in enumerate(zip(points, points[1:], strict=False)):
+    for at, ((x, y), (to_x, to_y)) in enumerate(pairwise(points)):
         middle = (x + to_x) / 2
         bent = at % 2 == 0
-        drawn.append(
-            f"C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}" if bent else f"H{to_x:.1f}"
-        )
+        drawn.append(f"C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}" if bent else f"H{to_x:.1f}")
     return "".join(drawn)
 
 

@@ -6,8 +6,8 @@
         job = client.submit("configs/processes/cluster-health.yaml")
         print(job.result(timeout=60))
 
-`connect`, `Client` and `Job` need Ray, whose import takes seconds: they are imported when they are first used. So is what
-processes are written with, which the engine's own processes do without.
+`connect`, `Client` and `Job` need Ray, whose import takes seconds: they are imported when they are first used. So is
+what processes are written with, which the engine's own processes do without.
 """
 
 import importlib

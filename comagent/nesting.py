@@ -15,8 +15,8 @@ def with_processes(document: Mapping[str, Any], *, folder: Path, within: tuple[P
 
     Paths are relative to `folder`.
 
-    `within` has the files that lead here. Raises `ProcessError` for a file that cannot be read or is no process, and for
-    files that run each other in a circle.
+    `within` has the files that lead here. Raises `ProcessError` for a file that cannot be read or is no process, and
+    for files that run each other in a circle.
     """
     document = short_form(document)
     tasks = document.get("tasks")
@@ -42,8 +42,8 @@ def _replaced(task: dict[str, Any], folder: Path, within: tuple[Path, ...]) -> d
         )
         raise ProcessError((problem,))
     inner, marks = read_process(path)
-    inner = with_processes(inner, folder=path.parent, within=(*within, path))
     try:
+        inner = with_processes(inner, folder=path.parent, within=(*within, path))
         parse(inner)
     except ProcessError as error:
         raise marks.locate(error) from None

@@ -83,7 +83,7 @@ class Marks(Mapping[str, int]):
         return ProcessError(tuple(self._located(problem) for problem in error.problems))
 
     def _located(self, problem: Problem) -> Problem:
-        if problem.line is not None:
+        if problem.line is not None or problem.file not in (None, self.file):
             return problem
         path: tuple[str | int, ...] = tuple(problem.field.split(".")) if problem.field else ()
         if problem.task is not None:
@@ -92,9 +92,15 @@ class Marks(Mapping[str, int]):
             index = int(number[1]) - 1 if number else self._indexes.get(own, -1)
             # What is wrong inside a sub-process is shown where this file names it.
             path = ("tasks", index, "process") if inner else ("tasks", index, *path)
-        while path and path not in self._positions:
-            path = path[:-1]
-        line, column = self._positions.get(path, (None, None))
+        known: tuple[str | int, ...] = ()
+        for step in path:
+            # The places of a list are numbers in a path, and text in the name of a field.
+            steps = (step, int(step)) if isinstance(step, str) and step.isdecimal() else (step,)
+            deeper = next(((*known, each) for each in steps if (*known, each) in self._positions), None)
+            if deeper is None:
+                break
+            known = deeper
+        line, column = self._positions.get(known, (None, None))
         return replace(problem, file=self.file, line=line, column=column)
 
     @cached_property

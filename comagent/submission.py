@@ -107,8 +107,8 @@ def prepare_file(path: str | Path) -> Prepared:
     """Reads, checks and compiles the process in a file. Raises `ProcessError` with file and line."""
     path = Path(path)
     document, marks = read_process(path)
-    document = with_processes(document, folder=path.parent, within=(path.resolve(),))
     try:
+        document = with_processes(document, folder=path.parent, within=(path.resolve(),))
         return prepare(spec.parse(document), base=path.parent)
     except ProcessError as error:
         raise marks.locate(error) from None

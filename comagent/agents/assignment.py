@@ -163,7 +163,9 @@ class _Assignment:
         for entry in reversed(choice.entries):
             given |= entry.arguments
         given |= task.arguments
-        above = {need: returns[need] for need in dict.fromkeys(task.needs) if need in returns}
+        if any(need not in returns for need in task.needs):
+            return task.model_copy(update={"arguments": given})  # what is wrong with that need is told already, or later
+        above = {need: returns[need] for need in task.needs}
         taken = [name for entry in choice.entries for name in entry.takes if name in properties]
         missing = [name for name in dict.fromkeys((*parameters.get("required", ()), *taken)) if name not in given]
         optional = [name for entry in choice.entries for name in entry.may_take if name in properties]

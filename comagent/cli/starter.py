@@ -17,7 +17,7 @@ tasks:
     tool: text.render
     with:
       template: |
-        {% for word, number in words.items() %}{{ word }}: {{ number }}
+        {% for word, number in words | dictsort(by="value", reverse=true) %}{{ word }}: {{ number }}
         {% endfor %}{{ letters }} letters in all
       values: {words: "${tasks.words}", letters: "${tasks.letters}"}
 

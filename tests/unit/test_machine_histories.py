@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from comagent import costs, machine
+from comagent import costs, dispatching
 from comagent.events import Change, Send
 from comagent.job import HANDLERS, Job
 from comagent.machine import Machine
@@ -498,7 +498,7 @@ def test_every_history_ends_as_the_process_says(case: Case) -> None:
 def test_so_does_every_history_of_small_units_that_are_sent_ahead(case: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "GRAIN_MS", 0.0)
-        patch.setattr(machine, "LANES_OF_UNIT", 0)
+        patch.setattr(dispatching, "LANES_OF_UNIT", 0)
         played(case._replace(ref_edges=True))
 
 

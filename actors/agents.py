@@ -63,14 +63,17 @@ class AgentPool:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._over = False
 
-    async def open(self, names: list[str]) -> list[tuple[str, list[Running]]]:
+    def expect(self, names: list[str]) -> None:
+        """Takes agents that are being started and have nothing in hand; nobody has to wait for them."""
+        for name in names:
+            self._background(self._take_new(name))
+
+    async def open(self) -> list[tuple[str, list[Running]]]:
         """Takes over the agents that there are, starts those that are missing; returns what each has in hand."""
         prefix = agent_prefix(self._settings.shard)
-        within_s = START_S if names else TAKE_S
-        if not names:
-            listed = await asyncio.to_thread(ray.util.list_named_actors, True)
-            names = sorted(n["name"] for n in listed if n["namespace"] == NAMESPACE and n["name"].startswith(prefix))
-        taken = await asyncio.gather(*[self._take(name, within_s) for name in names])
+        listed = await asyncio.to_thread(ray.util.list_named_actors, True)
+        names = sorted(n["name"] for n in listed if n["namespace"] == NAMESPACE and n["name"].startswith(prefix))
+        taken = await asyncio.gather(*[self._take(name, TAKE_S) for name in names])
         joined = [answer for answer in taken if answer is not None]
         for _ in range(self._settings.agents - len(joined)):
             self._background(self._start())
@@ -85,7 +88,11 @@ class AgentPool:
         if link is None:
             return
         if exports or upstream:
-            refs = [self._values[dispatch] for dispatch in upstream]
+            refs = [self._values.get(dispatch) for dispatch in upstream]
+            if any(ref is None for ref in refs):
+                # The agent that should have made a value was gone before it was sent to.
+                self._on_unstarted(agent, unit)
+                return
             receipt, values = link.handle.run.remote(self._epoch, unit, *refs)
             if exports:
                 self._values[unit.dispatch] = values
@@ -143,6 +150,13 @@ class AgentPool:
         self._background(self._watch(link))
         self._background(self._listen(link))
         return name, running
+
+    async def _take_new(self, name: str) -> None:
+        taken = await self._take(name, START_S)
+        if taken is not None:
+            self._on_joined(*taken)
+        else:
+            await self._start()
 
     async def _start(self) -> None:
         """Starts an agent, and another one if it dies before it is ready."""

@@ -94,6 +94,8 @@ class Scheduler:
         self._plans: OrderedDict[str, KnownPlan] = OrderedDict()
         self._seqs: dict[str, int] = {}
         self._refusals: dict[str, int] = {}
+        self._read_anew: set[str] = set()
+        """Jobs whose commit was refused, until the machine has them back."""
         self._batch = 0
         self._wake = asyncio.Event()
         self._fenced_out = False
@@ -106,7 +108,10 @@ class Scheduler:
 
     @ray.method
     async def open(self, supervisor: str, agents: list[str]) -> Epoch:
-        """Takes a fresh epoch and the shard, and goes on with its jobs. Repeating it is fine."""
+        """Takes a fresh epoch and the shard, and goes on with its jobs. Repeating it is fine.
+
+        `agents` are being started for it; without any, it takes over those of its predecessor.
+        """
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open(supervisor, agents))
         try:
@@ -117,7 +122,7 @@ class Scheduler:
 
     @ray.method
     async def submit(self, submissions: list[Submission]) -> list[Ack]:
-        """Accepts jobs; each answer says that the job is durable. Raises BusyError, and ConflictError for a reused key."""
+        """Accepts jobs: each answer says that the job is durable. Raises BusyError, or ConflictError for a used key."""
         await self._check_owner()
         if self._rows_waiting > FULL_ROWS or len(self._inbox) > FULL_ROWS:
             raise BusyError("the scheduler has more to commit than it can hold")
@@ -185,7 +190,11 @@ class Scheduler:
         )
         self._start(self._keep_lease())
         jobs = [event for job_id in taken if (event := await asyncio.to_thread(self._read_job, job_id)) is not None]
-        joined = [Joined(*each) for each in await self._agents.open(agents)]
+        if agents:
+            self._agents.expect(agents)
+            joined = []
+        else:
+            joined = [Joined(*each) for each in await self._agents.open()]
         # Agents report as soon as they are fenced: the machine must know what about before it hears of it.
         self._inbox[:0] = [*jobs, *joined]
         self._start(self._run())
@@ -195,7 +204,11 @@ class Scheduler:
         for job_id in job_ids:
             event = await asyncio.to_thread(self._read_job, job_id)
             if event is not None:
-                self._tell(event)
+                # Before what is reported about it.
+                self._inbox.insert(0, event)
+                self._wake.set()
+            else:
+                self._read_anew.discard(job_id)
 
     def _read_job(self, job_id: str) -> Restored | None:
         record = self._store.job(job_id)
@@ -276,6 +289,8 @@ class Scheduler:
             self._wake.clear()
             events, self._inbox = self._inbox, []
             self._rows_waiting = 0
+            if self._read_anew:
+                self._read_anew -= {event.job.job_id for event in events if isinstance(event, Restored)}
             step = self._machine.handle(events, now_ms())
             verdicts = await self._commit(step.changes) if step.changes else {}
             self._perform(step, verdicts)
@@ -350,7 +365,6 @@ class Scheduler:
 
     def _perform(self, step: Step, verdicts: dict[str, Verdict]) -> None:
         gone: set[str] = set()
-        refused: set[str] = set()
         for change in step.changes:
             job_id = change.job.job_id
             verdict = verdicts[job_id]
@@ -372,16 +386,19 @@ class Scheduler:
                         admission.answered.set_exception(StaleEpochError(job_id, self._machine.epoch))
                 case Refused(problem):
                     gone.add(job_id)
-                    refused.add(job_id)
                     if admission is not None:
                         admission.answered.set_exception(StoreError(problem, "Change the job's inputs."))
                     else:
+                        self._read_anew.add(job_id)
                         self._start(self._read_again(job_id))
             if change.job.finished:
                 self._seqs.pop(job_id, None)
         for job_id in gone:
             self._machine.forget(job_id)
             self._seqs.pop(job_id, None)
+        if gone:
+            # There may be room now for what others have waiting.
+            self._wake.set()
         stale = {job_id for job_id in gone if isinstance(verdicts[job_id], Stale)}
         if stale:
             self._start(self._renew())
@@ -393,7 +410,7 @@ class Scheduler:
                         self._notices.sent(unit)
                 case Answer((answered, _), answers):
                     reply = [
-                        Answered(STALE if job_id in stale else AGAIN if job_id in refused else OK, won)
+                        Answered(STALE if job_id in stale else AGAIN if job_id in self._read_anew else OK, won)
                         for job_id, _, won in answers
                     ]
                     if not answered.done():
@@ -401,7 +418,8 @@ class Scheduler:
                 case Release(dispatch):
                     self._agents.release(dispatch)
                 case CancelAt(agent, job_id):
-                    self._agents.cancel(agent, job_id)
+                    if job_id not in gone:
+                        self._agents.cancel(agent, job_id)
                 case Retire(agent):
                     self._agents.retire(agent)
                 case Kill(agent, _):
@@ -416,7 +434,7 @@ class Scheduler:
             admission.answered.set_exception(ConflictError(existing, problem))
 
     async def _read_again(self, job_id: str) -> None:
-        """After a refused commit: the job goes on from what the store has."""
+        """After a refused commit: the job goes on from what the store has. Until then reports of it must come again."""
         self._refusals[job_id] = self._refusals.get(job_id, 0) + 1
         await self._restore([job_id])
         if self._refusals[job_id] >= 3:

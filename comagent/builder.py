@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from itertools import count
 from typing import Any, NoReturn, get_args, overload
 
 from comagent import spec
@@ -120,6 +119,8 @@ class Process:
         self._tasks: list[dict[str, Any]] = []
         self._outputs: dict[str, Any] | None = None
         self._ids: set[str] = set()
+        self._numbers: dict[str, int] = {}
+        """The last one that a step got which is called like others."""
         self._definition: spec.Process | None = None
 
     @property
@@ -247,8 +248,11 @@ class Process:
 
     def _free_id(self, title: str) -> str:
         wanted = title.translate(str.maketrans("[]/", "---"))
-        names = (wanted if number == 1 else f"{wanted}_{number}" for number in count(1))
-        return next(name for name in names if name not in self._ids)
+        while True:
+            number = self._numbers[wanted] = self._numbers.get(wanted, 0) + 1
+            name = wanted if number == 1 else f"{wanted}_{number}"
+            if name not in self._ids:
+                return name
 
     def _need(self, need: "Step | str", id: str) -> str:
         if not isinstance(need, Step):

@@ -28,7 +28,8 @@ def scope_of_unit(unit: Unit, fetched: Mapping[str, bytes]) -> dict[str, Any]:
 def scope_within(scope: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The same for tasks of the sub-process whose paths begin with `prefix`: they see each other by their own ids."""
     within: dict[str, Any] = {root: _Under(scope[root], prefix) for root in ("tasks", "status", "errors")}
-    return within | {"inputs": _Inputs(scope["tasks"][prefix + ENTRY])}
+    # The inputs are here only if something in the unit reads them, or if it made them.
+    return within | {"inputs": _Inputs(scope["tasks"][prefix + ENTRY] or {})}
 
 
 class Values(Mapping[str, Any]):

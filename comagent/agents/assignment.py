@@ -164,7 +164,7 @@ class _Assignment:
             given |= entry.arguments
         given |= task.arguments
         if any(need not in returns for need in task.needs):
-            return task.model_copy(update={"arguments": given})  # what is wrong with that need is told already, or later
+            return task.model_copy(update={"arguments": given})  # that need is told about anyhow
         above = {need: returns[need] for need in task.needs}
         taken = [name for entry in choice.entries for name in entry.takes if name in properties]
         missing = [name for name in dict.fromkeys((*parameters.get("required", ()), *taken)) if name not in given]

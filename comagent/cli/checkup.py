@@ -176,8 +176,8 @@ def _store(config: Config) -> Findings:
     else:
         yield Finding("earlier runs", "ok", "nothing left behind")
     if unfinished:
-        remedy = "`comagent resume --all` goes on with them."
-        yield Finding("jobs", "warning", f"{count(len(unfinished), 'job')} unfinished, and nobody runs them", remedy)
+        remedy = "`comagent resume --all` goes on."
+        yield Finding("jobs", "warning", f"{count(len(unfinished), 'unfinished job')} that nobody runs", remedy)
 
 
 def _disks(config: Config) -> Findings:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from comagent.store import EventRow, JobRecord, ProgressRow
 
 VALUE_CHARS = 200
+LEAST = 60
+"""Characters of a line: in a narrower terminal nothing is cut."""
 INTERRUPTED = 130
 
 
@@ -93,6 +95,7 @@ def _print(rows: "list[ProgressRow | EventRow]", record: "JobRecord", *, as_json
             print(json.dumps(event_document(row), ensure_ascii=False), flush=True)
         return
     out, room = console(), width()
+    room = room if room >= LEAST else WIDE
     for row in rows:
         line = _line(row, record.submitted_ms)
         if room < WIDE:

@@ -45,7 +45,12 @@ SUFFIXES = {
 
 def graph(
     what: Annotated[
-        str, typer.Argument(metavar="FILE|JOB", help="A process, YAML or JSON, or a job's id.", show_default=False)
+        str, typer.Argument(
+            metavar="FILE|JOB",
+            help="A process, YAML or JSON, or a job's id.",
+            show_default=False,
+            autocompletion=complete_jobs,
+        ),
     ],
     form: Annotated[
         Format | None, typer.Option("--format", "-f", help="Otherwise the output's suffix says it, or it is text.")

@@ -20,7 +20,13 @@ OTHERS = 68
 
 def jobs(
     status: Annotated[
-        str | None, typer.Option("--status", "-s", metavar="STATUS", help=f"One of: {', '.join(JOB_STATUSES)}.")
+        str | None, typer.Option(
+            "--status",
+            "-s",
+            metavar="STATUS",
+            help=f"One of: {', '.join(JOB_STATUSES)}.",
+            autocompletion=lambda: list(JOB_STATUSES),
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,

@@ -155,6 +155,8 @@ def _print(run: "Run", folder: Path, found: list[Log]) -> None:
         process = "" if log.pid is None else f", process {log.pid}"
         errors = f", {count(log.errors, 'line')} about errors" if log.errors else ""
         out.print()
-        out.print(Text(f"{log.name}{process}, {log.path.name}{errors}", "bold"), soft_wrap=True)
+        stream = {".out": ", stdout", ".err": ", stderr"}.get(log.path.suffix, "")
+        out.print(Text(f"{log.name}{process}{stream}{errors}", "bold"), soft_wrap=True)
+        out.print(Text(log.path.name, "dim"), soft_wrap=True)
         for line in log.lines:
             out.print(Text(f"  {clean(line)}", "red" if is_error(line) else ""), soft_wrap=True)

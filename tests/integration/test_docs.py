@@ -93,6 +93,14 @@ def test_processes_are_valid_and_have_the_results_that_are_shown(client: Client,
             assert client.submit(process).result(WAIT_S) == json.loads(after.text), f"{page.name}:{after.line}"
 
 
+def test_the_picture_of_the_first_process_shows_its_graph() -> None:
+    (picture,) = (block.text for block in blocks(ROOT / "README.md") if block.language == "mermaid")
+    drawn = re.findall(r"^ +(\w+) (?:-->|-\. .* \.->) (\w+)$", picture, re.MULTILINE)
+    process = prepare_file(ROOT / "configs" / "processes" / "cluster-health.yaml").process
+
+    assert sorted(drawn) == sorted((need, task.id) for task in process.tasks for need in task.needs)
+
+
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_programs_run_piece_by_piece(
     client: Client, page: Path, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -721,16 +721,22 @@ def test_a_job_that_the_store_refuses_is_read_anew_and_goes_on() -> None:
 
 
 def test_an_agent_that_was_kept_free_for_a_task_is_used_again_when_its_job_is_gone() -> None:
-    made = World()
-    made.submit(process(task("poison")), {"poison": Play(kills=2)}, job_id="one")
-    made.submit(process(task("long"), task("more", "long")), job_id="two")
-    made.held.add("long")
+    made = World(agents=3)
+    made.submit(process(task("poison")), job_id="one")
+    made.submit(process(task("x"), task("y")), job_id="two")
+    made.held.update(("poison", "x", "y"))
     made.settle()
-    assert "poison" not in made.running()
+    assert made.running() == {"poison": "agent-1", "x": "agent-2", "y": "agent-3"}
+    for name in ("agent-1", "agent-2"):
+        made.die(name)
+        made.step()
+        for agent in made.agents.values():
+            agent.deliver()
+    made.step()
+    assert made.dispatched() == [["poison"], ["x"], ["y"], ["poison"]], "the last agent is kept free"
     made.owner.machine.forget("one")
-    made.held.clear()
-    made.settle()
-    assert made.status("two") == "succeeded"
+    made.step()
+    assert made.dispatched()[-1] == ["x"]
 
 
 # Object refs ----------------------------------------------------------------------------------------------------------

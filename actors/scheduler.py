@@ -9,17 +9,17 @@ import os
 import time
 import traceback
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import ray
 
 from comagent.actors.agents import AgentPool
+from comagent.actors.committing import Committer
 from comagent.actors.guard import end_with
 from comagent.actors.lease import LeaseKeeper
 from comagent.actors.notices import Notices
 from comagent.actors.settings import Settings, open_coordination, open_store
-from comagent.commits import job_commit, restored
+from comagent.commits import restored
 from comagent.errors import BusyError, ConflictError, StaleEpochError, StoreError, UnknownJobError
 from comagent.events import (
     Answer,
@@ -42,13 +42,12 @@ from comagent.job import Job
 from comagent.machine import Machine
 from comagent.plan import Plan
 from comagent.protocol import AGAIN, OK, STALE, Answered, Epoch, Report, Running, Unit
-from comagent.store.base import Committed, DocumentRow, Exists, JobCommit, JobRow, Refused, Stale, Store, Verdict
+from comagent.store.base import Committed, DocumentRow, Exists, JobRow, Refused, Stale, Store, Verdict
 from comagent.submission import Submission, plan_from
 
 FULL_ROWS = 50_000
 """Reported rows that may wait for a commit before new jobs are turned away."""
 KNOWN_PLANS = 200
-RETRY_S = 0.25
 
 UNKNOWN_PLAN = "unknown plan"
 ACCEPTED = "accepted"
@@ -84,19 +83,17 @@ class Scheduler:
         self._name = name
         self._settings = Settings(**settings)
         self._opening: asyncio.Task[Epoch] | None = None
-        self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._store: Store = open_store(self._settings)
+        self._committer = Committer(self._store, self._settings.shard)
         self._coordination = open_coordination(self._settings)
         self._machine = Machine((0, 0))
         self._inbox: list[Event] = []
         self._rows_waiting = 0
         self._admissions: dict[str, Admission] = {}
         self._plans: OrderedDict[str, KnownPlan] = OrderedDict()
-        self._seqs: dict[str, int] = {}
         self._refusals: dict[str, int] = {}
         self._read_anew: set[str] = set()
         """Jobs whose commit was refused, until the machine has them back."""
-        self._batch = 0
         self._wake = asyncio.Event()
         self._fenced_out = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -142,7 +139,7 @@ class Scheduler:
     async def cancel(self, job_id: str) -> None:
         """Asks for a job to be cancelled. Raises UnknownJobError if it does not run here."""
         await self._check_owner()
-        if job_id not in self._seqs:
+        if not self._committer.knows(job_id):
             raise UnknownJobError(job_id)
         self._tell(CancelRequested(job_id))
 
@@ -160,12 +157,12 @@ class Scheduler:
         """Goes on with these jobs of shards that have no living owner; returns those that could be taken."""
         await self._check_owner()
         epoch, own = self._machine.epoch, self._settings.shard
-        taken: list[str] = await self._in_thread(
+        taken: list[str] = await self._committer.call(
             lambda: self._store.take_over(shards, to=own, epoch=epoch, job_ids=job_ids)
         )
         await self._restore(taken)
         # Those that are here already count too: the call is repeated when an answer is lost.
-        return [job_id for job_id in job_ids if job_id in self._seqs]
+        return [job_id for job_id in job_ids if self._committer.knows(job_id)]
 
     @ray.method
     async def release(self) -> None:
@@ -176,14 +173,12 @@ class Scheduler:
 
     async def _open(self, supervisor: str, agents: list[str]) -> Epoch:
         end_with(self._settings.owner)
-        await self._in_thread(self._store.open)
+        await self._committer.call(self._store.open)
         await asyncio.to_thread(self._coordination.open)
         self._lease = LeaseKeeper(self._coordination, self._settings, self._name, supervisor)
         epoch = await self._lease.take()
-        shard = self._settings.shard
         self._machine = Machine(epoch, ref_edges=self._settings.ref_edges)
-        taken = await self._in_thread(lambda: self._store.take_over([shard], to=shard, epoch=epoch))
-        self._batch = await self._in_thread(lambda: self._store.last_batch(shard))
+        taken = await self._committer.take_over(epoch)
         self._notices = Notices(supervisor, self._settings.shard)
         self._agents = AgentPool(
             self._settings, self._name, epoch, on_joined=self._joined, on_lost=self._lost, on_unstarted=self._unstarted
@@ -227,7 +222,7 @@ class Scheduler:
                 found = self._store.document(row.outcome.document)
                 if found is not None:
                     sizes[found.hash] = found
-        self._seqs[job_id] = record.seq
+        self._committer.know(job_id, record.seq)
         return restored(record, plan, progress=progress, events=events, sizes=sizes, now_ms=now_ms())
 
     # Jobs -------------------------------------------------------------------------------------------------------------
@@ -246,7 +241,7 @@ class Scheduler:
         waiting = self._admissions.get(submitted.job_id)
         if waiting is not None:
             return await asyncio.shield(waiting.answered)
-        if submitted.job_id in self._seqs:
+        if self._committer.knows(submitted.job_id):
             return Ack(EXISTS, submitted.job_id)
         at_ms = now_ms()
         plan = known.plan
@@ -269,7 +264,7 @@ class Scheduler:
         )
         answered: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
         self._admissions[submitted.job_id] = Admission(row, answered)
-        self._seqs[submitted.job_id] = 0
+        self._committer.know(submitted.job_id, 0)
         job = Job(submitted.job_id, plan, inputs=submitted.inputs_doc, priority=submitted.priority)
         self._tell(Submitted(job, None if plan.timeout_s is None else at_ms + plan.timeout_s * 1000))
         return await asyncio.shield(answered)
@@ -308,60 +303,19 @@ class Scheduler:
             return
 
     async def _commit(self, changes: list[Change]) -> dict[str, Verdict]:
-        """Commits until every job has a verdict. An error says nothing about what was stored: the sequence does."""
-        at_ms = int(now_ms())
-        epoch = self._machine.epoch
-        rows = {c.job.job_id: a.row for c in changes if (a := self._admissions.get(c.job.job_id)) is not None}
-        verdicts: dict[str, Verdict] = {}
-        self._batch += 1
+        waiting = [(change.job.job_id, self._admissions.get(change.job.job_id)) for change in changes]
+        admits = {job_id: admission.row for job_id, admission in waiting if admission is not None}
 
-        def write() -> list[Verdict]:
-            commits[:] = [
-                job_commit(change, epoch=epoch, admit=rows.get(change.job.job_id), at_ms=at_ms) for change in changes
-            ]
-            return self._store.commit(self._settings.shard, self._batch, commits)
+        async def on_error(error: StoreError) -> bool:
+            # A client must not wait for a store that can't take its job; it may try again with the same id.
+            for job_id in list(admits):
+                admission = self._admissions.pop(job_id, None)
+                if admission is not None and not admission.answered.done():
+                    admission.answered.set_exception(error)
+            admits.clear()
+            return await self._renew()
 
-        commits: list[JobCommit] = []
-        work: Any = write
-        while True:
-            try:
-                answered = await self._in_thread(work)
-                verdicts.update((commit.job_id, verdict) for commit, verdict in zip(commits, answered, strict=True))
-                return verdicts
-            except StoreError as error:
-                self._refuse_admissions(rows, error)
-                await asyncio.sleep(RETRY_S)
-            if not await self._renew():
-                return {commit.job_id: Stale() for commit in commits}
-            unknown = commits or [
-                job_commit(change, epoch=epoch, admit=rows.get(change.job.job_id), at_ms=at_ms) for change in changes
-            ]
-            left = []
-            for commit in unknown:
-                try:
-                    seq = await self._in_thread(lambda job_id=commit.job_id: self._store.seq(job_id))
-                except StoreError:
-                    left.append(commit)
-                    continue
-                expected = self._seqs.get(commit.job_id, 0) + max(1, len(commit.outcomes) + len(commit.events))
-                if seq == expected:
-                    verdicts[commit.job_id] = Committed(seq)
-                elif commit.admit is None or commit.job_id in self._admissions:
-                    left.append(commit)
-                else:
-                    verdicts[commit.job_id] = Stale()
-            if not left:
-                return verdicts
-            commits[:] = left
-            self._batch += 1
-            work = lambda: self._store.commit(self._settings.shard, self._batch, commits)  # noqa: E731
-
-    def _refuse_admissions(self, rows: dict[str, JobRow], error: StoreError) -> None:
-        """A client must not wait for a store that can't take its job; it may try again with the same id."""
-        for job_id in rows:
-            admission = self._admissions.pop(job_id, None)
-            if admission is not None and not admission.answered.done():
-                admission.answered.set_exception(error)
+        return await self._committer.commit(changes, self._machine.epoch, admits=admits, on_error=on_error)
 
     def _perform(self, step: Step, verdicts: dict[str, Verdict]) -> None:
         gone: set[str] = set()
@@ -371,11 +325,10 @@ class Scheduler:
             admission = self._admissions.pop(job_id, None)
             match verdict:
                 case Committed(seq):
-                    self._seqs[job_id] = seq
                     self._refusals.pop(job_id, None)
                     if admission is not None:
                         admission.answered.set_result(Ack(ACCEPTED, job_id))
-                    self._notices.committed(change, seq, self._batch, admitted=admission is not None)
+                    self._notices.committed(change, seq, self._committer.batch, admitted=admission is not None)
                 case Exists(existing, payload_hash):
                     gone.add(job_id)
                     if admission is not None:
@@ -392,10 +345,10 @@ class Scheduler:
                         self._read_anew.add(job_id)
                         self._start(self._read_again(job_id))
             if change.job.finished:
-                self._seqs.pop(job_id, None)
+                self._committer.forget(job_id)
         for job_id in gone:
             self._machine.forget(job_id)
-            self._seqs.pop(job_id, None)
+            self._committer.forget(job_id)
         if gone:
             # There may be room now for what others have waiting.
             self._wake.set()
@@ -480,9 +433,6 @@ class Scheduler:
             raise StaleEpochError("", self._machine.epoch)
 
     # Helpers ----------------------------------------------------------------------------------------------------------
-
-    async def _in_thread(self, work: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._commit_thread, work)
 
     def _start(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -1,6 +1,6 @@
 """A program with tools of its own that writes a process in Python, runs it here, and prints the result.
 
-    python examples/driver.py
+python examples/driver.py
 """
 
 import ast

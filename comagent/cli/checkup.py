@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import psutil
+import typer
 
 from comagent.cli.home import is_empty, opened, read_config
 from comagent.cli.leftovers import leftovers
@@ -59,7 +59,7 @@ def checkup() -> Findings:
     yield from _compiled()
     try:
         config = read_config()
-    except click.UsageError as error:
+    except typer.BadParameter as error:
         yield Finding("settings", "broken", error.message)
         return
     yield from _settings(config)

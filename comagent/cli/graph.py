@@ -45,7 +45,8 @@ SUFFIXES = {
 
 def graph(
     what: Annotated[
-        str, typer.Argument(
+        str,
+        typer.Argument(
             metavar="FILE|JOB",
             help="A process, YAML or JSON, or a job's id.",
             show_default=False,

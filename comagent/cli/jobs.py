@@ -20,7 +20,8 @@ OTHERS = 68
 
 def jobs(
     status: Annotated[
-        str | None, typer.Option(
+        str | None,
+        typer.Option(
             "--status",
             "-s",
             metavar="STATUS",

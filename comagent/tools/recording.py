@@ -31,7 +31,8 @@ def as_written(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that `recordable` was given, or else the one at hand."""
     written = getattr(function, _WRITTEN, None)
     # Another decorator may have copied the mark to a function of its own, which is the one to call then.
-    return written[1] if written is not None and written[0] is function else function  # type: ignore[no-any-return]
+    found: Callable[..., Any] = written[1] if written is not None and written[0] is function else function
+    return found
 
 
 @contextmanager

@@ -50,7 +50,9 @@ class _Outline:
         columns = (
             min(names, max(10, self._width // 3)),
             max((len(box.status or "") for box in picture.boxes), default=0),
-            0 if self._width < ROOM else min(self._width // 3, 40, max(cell_len(clean(box.about)) for box in picture.boxes)),
+            0
+            if self._width < ROOM
+            else min(self._width // 3, 40, max(cell_len(clean(box.about)) for box in picture.boxes)),
         )
         cut = not self._whole and len(steps) > FIRST_STEPS + LAST_STEPS
         for number, step in enumerate(steps):

@@ -1,7 +1,7 @@
-"""The bare mechanism, as a floor: blocks of tasks on two actors, results passed on by object refs, each block committed in
-one durable SQLite transaction before its values are handed on.
+"""The bare mechanism, as a floor: blocks of tasks on two actors, results passed on by object refs, each block committed
+in one durable SQLite transaction before its values are handed on.
 
-It knows one kind of task and no failure, condition, retry, event or specification: what ComAgent adds to this is its cost.
+It knows one kind of task and no failure, condition, retry, event or specification: what ComAgent adds is its cost.
 """
 
 import asyncio

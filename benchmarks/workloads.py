@@ -1,4 +1,4 @@
-"""Graphs to run: as edges for whoever wants a graph, as processes for ComAgent. The tasks do nothing that takes time."""
+"""Graphs to run: as edges for whoever wants a graph, as processes for ComAgent. The tasks take no time."""
 
 import random
 from typing import Any

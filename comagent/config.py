@@ -7,6 +7,14 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:
+        return max(1, os.cpu_count() or 1)
+
+
 class Config(BaseSettings):
     """Settings of this process. Each is an environment variable of the same name with the prefix `COMAGENT_`."""
 
@@ -18,9 +26,9 @@ class Config(BaseSettings):
     """SQLAlchemy URL of the store; an SQLite file in `home` if it is empty."""
     address: str = ""
     """Where clients connect to; an embedded run if it is empty."""
-    cpus: int = Field(default_factory=lambda: usable_cpus(), ge=1, le=4096)
+    cpus: int = Field(default_factory=usable_cpus, ge=1, le=4096)
     """CPUs that an embedded Ray offers."""
-    agents: int = Field(default_factory=lambda: usable_cpus(), ge=1, le=1024)
+    agents: int = Field(default_factory=usable_cpus, ge=1, le=1024)
     """Agents of an embedded run."""
     ref_edges: bool = False
     """Whether units may be sent before what they need has ended, to be started by object refs. Units that are sent when
@@ -44,11 +52,3 @@ class Config(BaseSettings):
     def runs(self) -> Path:
         """What is known of embedded runs, also of those that are over."""
         return self.home.absolute() / "runs"
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use."""
-    try:
-        return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:
-        return max(1, os.cpu_count() or 1)

@@ -90,7 +90,7 @@ class Embedded:
             )
         except Exception as error:
             raise CannotConnectError("a local Ray", str(error), "Look into /tmp/ray/session_latest/logs.") from error
-        # Ray tells of actors that die on standard output, which belongs to results; none of its settings turns that off.
+        # Ray tells of dead actors on standard output, which belongs to results; none of its settings turns that off.
         ray._private.worker._worker_logs_enabled = False
         self._session = context.address_info["session_dir"]
         self._remember_processes()

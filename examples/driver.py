@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import comagent
 
-# ruff: noqa: T201  # it prints its result
-
 
 @dataclass
 class Survey:

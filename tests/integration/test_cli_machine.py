@@ -295,3 +295,28 @@ def test_agents_of_the_project_come_with_those_of_comagent(home: Home, cli: Cli)
 def test_only_the_processes_of_this_test_are_ended() -> None:
     """The pid that stands for a dead process here is really nobody's."""
     assert not psutil.pid_exists(GONE.pid)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["--help"], {"ray", "sqlalchemy", "networkx", "psutil", "yaml"}),
+        (["graph", "p.json"], {"ray", "sqlalchemy", "networkx"}),
+        (["agents"], {"ray", "sqlalchemy", "networkx"}),
+        (["init", "project"], {"ray", "sqlalchemy", "networkx", "psutil"}),
+        (["cleanup"], {"ray", "networkx"}),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(tmp_path: Path, arguments: list[str], unneeded: set[str]) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(PROCESS))
+    code = (
+        f"import sys; sys.argv[1:] = {arguments!r}\n"
+        "from comagent.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n    assert not ended.code, ended.code\n"
+        f"print(*sorted({unneeded!r} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "COMAGENT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == ""

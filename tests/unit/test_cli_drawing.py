@@ -76,7 +76,7 @@ def test_lines_fit_a_narrow_terminal() -> None:
     shown = drawn(task("a-rather-long-name-for-a-task"), task("other", "a-rather-long-name-for-a-task"), *NESTED)
     for width in (20, 40, 80):
         assert all(len(line) <= width for line in text(shown, width=width))
-    assert "2 ┬ other          ← a-rather-long-nam…" in text(shown, width=40)
+    assert "2 ┬ other          ← a-rather-long-name…" in text(shown, width=40)
 
 
 def test_a_terminal_without_line_art_gets_other_signs() -> None:

@@ -147,14 +147,14 @@ def run(process: Process, **inputs: Any) -> tuple[dict[str, Any], dict[str, str]
         wanted = task.when is None or evaluate_condition(condition(task.when), scope)
         scope["status"][task.id] = "succeeded" if wanted else "skipped"
         arguments = template(task.arguments)
-        scope["tasks"][task.id] = call(task.tool, **resolve_arguments(arguments, scope)) if wanted else None
+        scope["tasks"][task.id] = call(task.tool or "", **resolve_arguments(arguments, scope)) if wanted else None
     return resolve_arguments(template(process.outputs or {}), scope), scope["status"]
 
 
 def test_the_arguments_of_the_health_process_fit_its_tools(health: Process) -> None:
     for task in health.tasks:
         dynamic = {name for name, value in task.arguments.items() if "${" in str(value)}
-        assert check_arguments(resolve(task.tool), task.arguments, dynamic=dynamic) == []
+        assert check_arguments(resolve(task.tool or ""), task.arguments, dynamic=dynamic) == []
 
 
 def test_a_healthy_machine_needs_no_attention(health: Process) -> None:

@@ -179,7 +179,10 @@ def test_an_import_that_failed_is_tried_again(tmp_path: Path) -> None:
 
 def test_edited_source_has_another_hash_and_the_old_code_is_refused(tmp_path: Path) -> None:
     def code() -> Code:
-        script = "import json; from comagent.tools.registry import resolve; print(json.dumps(resolve('python:edited.f').code))"
+        script = (
+            "import json; from comagent.tools.registry import resolve; "
+            "print(json.dumps(resolve('python:edited.f').code))"
+        )
         return Code(*run("-c", script, folder=tmp_path))
 
     write(tmp_path / "edited.py", "def f(): return 1")

@@ -24,7 +24,7 @@ from comagent.job_view import JobView, Progress
 from comagent.nesting import with_processes
 from comagent.protocol import Large, Wire
 from comagent.spec import Process
-from comagent.submission import Prepared, Submission, prepare, prepare_file, submission
+from comagent.submission import Prepared, Submission, building, prepare, prepare_file, submission
 from comagent.values import decode
 
 PATIENCE_S = 60.0
@@ -97,7 +97,8 @@ class Client:
         self._find = find
         self._close = close
         self._handles: dict[str, Any] = {}
-        self._prepared: dict[Any, Prepared] = {}
+        self._prepared: dict[int, tuple[Process, Prepared]] = {}
+        """By identity of the process, which is kept so that it stays the only one with its identity."""
         self._sent: set[tuple[str, str]] = set()
 
     def submit(
@@ -136,12 +137,13 @@ class Client:
             source = source.definition()
         if isinstance(source, Process):
             known = self._prepared.get(id(source))
-            if known is None or known.process is not source:
-                known = self._prepared[id(source)] = prepare(source)
-            return known
-        if isinstance(source, Mapping):
-            return prepare(spec.parse(with_processes(source, folder=Path.cwd())))
-        return prepare_file(source)
+            if known is None:
+                known = self._prepared[id(source)] = (source, prepare(source))
+            return known[1]
+        with building():
+            if isinstance(source, Mapping):
+                return prepare(spec.parse(with_processes(source, folder=Path.cwd())))
+            return prepare_file(source)
 
     def job(self, job_id: str) -> Job:
         """A job by its id. Raises `UnknownJobError`."""

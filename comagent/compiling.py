@@ -201,8 +201,10 @@ class _Compiler:
     def _add_edges(self, number: int, level: _Level, task: Task, read: list[int]) -> None:
         if task.declares_needs:
             direct = self._direct_needs(self.ids[number], level, task.needs)
-            if len(read) > len(direct) or any(each not in direct for each in read):
-                self.further.extend((number, each) for each in read if each not in direct and each != level.entry)
+            known = direct if len(direct) < 8 else set(direct)
+            further = [each for each in read if each not in known and each != level.entry]
+            if further:
+                self.further += [(number, each) for each in further]
         else:
             direct = [each for each in read if each != level.entry]
         if not direct and level.entry is not None:
@@ -255,8 +257,8 @@ class _Compiler:
         except ExpressionError as error:
             self.problem(str(error), task=path, at="when")
             return parsed, None, read
-        read += [each for each in self._check_references(path, level, "when", references(node)) if each not in read]
-        return parsed, node, read
+        read += self._check_references(path, level, "when", references(node))
+        return parsed, node, list(dict.fromkeys(read))
 
     def _check_arguments(self, path: str, tool: str, parsed: Template) -> None:
         """Asks about the arguments of a tool; tasks that give the same constants are asked about once."""
@@ -286,15 +288,15 @@ class _Compiler:
     def _check_references(
         self, path: str | None, level: _Level, at: str, found: Iterable[tuple[str, str | None]]
     ) -> list[int]:
-        read: list[int] = []
+        read: dict[int, None] = {}
         for root, name in found:
             if root in ("item", "index"):
                 remedy = "It exists inside `map` only."
                 self.problem(f"`{root}` stands for nothing here", task=path, at=at, remedy=remedy)
             elif root == "inputs":
                 self._check_input(path, level, at, name)
-                if level.entry is not None and level.entry not in read:
-                    read.append(level.entry)
+                if level.entry is not None:
+                    read[level.entry] = None
             elif name is not None:
                 if root != "tasks":
                     self.reads_ends = 1
@@ -304,9 +306,9 @@ class _Compiler:
                     self.problem(f"`{root}.{name}` refers to no task of this process", task=path, at=at, remedy=remedy)
                 elif self.ids[number] == path:
                     self.problem("the task refers to its own result", task=path, at=at, remedy="Refer to another task.")
-                elif number not in read:
-                    read.append(number)
-        return read
+                else:
+                    read[number] = None
+        return list(read)
 
     def _check_input(self, path: str | None, level: _Level, at: str, name: str | None) -> None:
         inputs = level.process.inputs

@@ -140,8 +140,9 @@ class Embedded:
         """Writes down where the logs are, for whoever looks for them when the lease is gone."""
         assert self.settings.owner is not None
         processes = (OwnedProcess(*self.settings.owner, "driver"), *self._processes)
+        ended_ms = int(time.time() * 1000) if self._closed else None
         with contextlib.suppress(OSError):
-            self._runs.write(Run(self.shard, self._session, self._started_ms, boot_id(), processes))
+            self._runs.write(Run(self.shard, self._session, self._started_ms, boot_id(), processes, ended_ms))
 
     def _remember_processes(self) -> None:
         """What this run has started by now: Ray's own processes, and below them the actors."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import psutil
 
 from comagent.coordination import Coordination, Lease, LeaseWatch, OwnedProcess, boot_id, is_alive, is_stale_at_once
+from comagent.coordination.runs import Runs
 from comagent.store import Store
 
 DRIVER = "driver"
@@ -54,8 +55,12 @@ def expired(coordination: Coordination, leases: Iterable[Lease], *, ttl_s: float
     return gone
 
 
-def bury(coordination: Coordination) -> None:
+def bury(coordination: Coordination, runs: Runs) -> None:
     """Ends what is left of dead runs, and removes their leases. Their jobs are then without an owner."""
+    for run in runs.all():
+        # A run that was killed while it ended has no lease any more.
+        if not run.is_alive and coordination.lease(run.shard) is None:
+            end_processes(run.left)
     for lease in coordination.leases():
         if is_dead(lease):
             if lease.owner.boot_id == boot_id():

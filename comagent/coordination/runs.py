@@ -20,16 +20,20 @@ class Run(NamedTuple):
     boot_id: str
     processes: tuple[OwnedProcess, ...]
     """The first is the one that the run ends with."""
+    ended_ms: int | None = None
+    """When it ended in good order, and all its processes with it."""
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process that started it lives, as far as can be seen from here."""
-        return self.boot_id == boot_id() and is_alive(self.processes[0])
+        """Whether it is under way, as far as can be seen from here."""
+        return self.ended_ms is None and self.boot_id == boot_id() and is_alive(self.processes[0])
 
     @property
     def left(self) -> list[OwnedProcess]:
-        """Those of its processes that live."""
-        return [each for each in self.processes if is_alive(each)] if self.boot_id == boot_id() else []
+        """Those of its processes that live, of a run that did not end in good order."""
+        if self.ended_ms is not None or self.boot_id != boot_id():
+            return []
+        return [each for each in self.processes if is_alive(each)]
 
 
 class Runs:

@@ -74,7 +74,7 @@ class Embedded:
 
     def _start(self, config: Config) -> None:
         if ray.is_initialized():
-            remedy = 'Connect to it with address="auto", or call ray.shutdown() first.'
+            remedy = "Use one connection for all jobs, or call ray.shutdown() first."
             raise CannotConnectError("a Ray of its own", "this process is connected to a Ray already", remedy)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
@@ -175,6 +175,8 @@ class Embedded:
             # Ray was interrupted while it started: what there is of it has to be found now.
             self._remember_processes()
         _end(self._processes)
+        if self._session:
+            self._record_run()
         if lease is not None:
             with contextlib.suppress(Exception):
                 self.coordination.release(self.shard, lease.epoch)

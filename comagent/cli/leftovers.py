@@ -50,7 +50,7 @@ def leftovers(config: Config, coordination: Coordination, *, older_than_s: float
 
 def _processes(dead: list[Lease], over: list[Run]) -> Iterator[Leftover]:
     recorded = [(lease.shard, lease.owner.boot_id, lease.owner.processes) for lease in dead]
-    recorded += [(run.shard, run.boot_id, run.processes) for run in over]
+    recorded += [(run.shard, run.boot_id, tuple(run.left)) for run in over]
     here = boot_id()
     seen: set[OwnedProcess] = set()
     for shard, boot, processes in recorded:

@@ -53,9 +53,9 @@ def resume(
                 say(f"job {job} has ended already: {end.status.replace('_', ' ')}")
                 print_json(end_document(end)) if as_json else print_end(end)
                 raise typer.Exit(end.exit_code)
-            wanted = [_without_owner(coordination, record, config.lease_ttl_s)]
+            wanted = [_without_owner(coordination, record, config)]
         else:
-            wanted = _all_without_owner(store, coordination, config.lease_ttl_s)
+            wanted = _all_without_owner(store, coordination, config)
         if not wanted:
             _nothing(as_json=as_json)
     raise typer.Exit(_run(config, wanted, single=job is not None, as_json=as_json, quiet=quiet).exit_code)
@@ -68,13 +68,14 @@ def _nothing(*, as_json: bool) -> None:
     raise typer.Exit(0)
 
 
-def _without_owner(coordination: "Coordination", record: "JobRecord", ttl_s: float) -> "JobRecord":
+def _without_owner(coordination: "Coordination", record: "JobRecord", config: "Config") -> "JobRecord":
     """The job, if nobody owns it. Raises `ConflictError` that says who does."""
     from comagent.cli.orphans import bury, driver, expired, started_ms
+    from comagent.coordination.runs import Runs
 
-    bury(coordination)
+    bury(coordination, Runs(config.runs))
     lease = coordination.lease(record.shard)
-    if lease is not None and not expired(coordination, [lease], ttl_s=ttl_s):
+    if lease is not None and not expired(coordination, [lease], ttl_s=config.lease_ttl_s):
         process = driver(lease)
         since_ms = None if process is None else started_ms(process)
         who = "a run in another place" if process is None else f"the run in process {process.pid}"
@@ -83,12 +84,13 @@ def _without_owner(coordination: "Coordination", record: "JobRecord", ttl_s: flo
     return record
 
 
-def _all_without_owner(store: "Store", coordination: "Coordination", ttl_s: float) -> "list[JobRecord]":
+def _all_without_owner(store: "Store", coordination: "Coordination", config: "Config") -> "list[JobRecord]":
     from comagent.cli.orphans import bury, expired, orphans
+    from comagent.coordination.runs import Runs
 
-    bury(coordination)
+    bury(coordination, Runs(config.runs))
     doubtful = [lease for lease in coordination.leases() if store.unfinished([lease.shard])]
-    ids = orphans(store, coordination, beside=expired(coordination, doubtful, ttl_s=ttl_s))
+    ids = orphans(store, coordination, beside=expired(coordination, doubtful, ttl_s=config.lease_ttl_s))
     return [record for record in map(store.job, ids) if record is not None]
 
 

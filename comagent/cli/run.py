@@ -28,6 +28,7 @@ def run(
     from comagent.cli.home import opened, read_config
     from comagent.cli.inputs import read_inputs
     from comagent.cli.orphans import bury, orphans
+    from comagent.coordination.runs import Runs
     from comagent.ids import uuid7
     from comagent.submission import prepare_file, submission
 
@@ -36,7 +37,7 @@ def run(
     submission(prepared, inputs, job_id=uuid7())
     config = read_config()
     with opened(config) as (store, coordination):
-        bury(coordination)
+        bury(coordination, Runs(config.runs))
         left = len(orphans(store, coordination))
     if left:
         which = "an unfinished job" if left == 1 else f"{left:,} unfinished jobs"

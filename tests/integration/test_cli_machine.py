@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from comagent.cli import main
+from comagent.cli.orphans import bury
 from comagent.coordination import OwnedProcess, boot_id, process_start_time, this_process
 from comagent.coordination.runs import Run, Runs
 from tests.jobs import STARTED_MS, Home
@@ -111,6 +112,26 @@ def test_a_run_whose_lease_is_gone_is_known_by_its_record(
     session(home, tmp_path, "run-1", GONE, owned(sleeper.pid, "raylet"))
     assert cli("cleanup").out == f"ended: process {sleeper.pid} (raylet) of run-1\n"
     assert sleeper.wait(10) < 0
+
+
+def test_what_a_run_left_that_was_killed_while_it_ended_is_ended_by_the_next_one(
+    home: Home, tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    session(home, tmp_path, "run-1", GONE, owned(sleeper.pid, "raylet"))
+    bury(home.coordination, Runs(home.config.runs))
+    assert sleeper.wait(10) < 0
+
+
+def test_processes_of_a_run_that_ended_well_are_not_looked_for(
+    home: Home, cli: Cli, tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    session(home, tmp_path, "run-1", GONE, owned(sleeper.pid, "raylet"))
+    runs = Runs(home.config.runs)
+    (run,) = runs.all()
+    runs.write(run._replace(ended_ms=STARTED_MS))
+    bury(home.coordination, runs)
+    assert cli("cleanup").err == "nothing to clean up\n"
+    assert sleeper.poll() is None
 
 
 def test_nothing_of_a_living_run_is_touched(

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from comagent.actors.names import NAMESPACE, agent_name, options, scheduler_name, supervisor_name
@@ -78,6 +79,9 @@ class Embedded:
             raise CannotConnectError("a Ray of its own", "this process is connected to a Ray already", remedy)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+        # Under `uv run` Ray would copy the working folder and make a new environment for each worker. Ours are children
+        # of this process and use its environment. Ray reads the variable for it when it is imported: maybe long ago.
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
         try:
             context: Any = ray.init(
                 address="local",

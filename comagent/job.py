@@ -239,7 +239,7 @@ class Job:
         self.state[task] = PENDING
         if task in self.plan.results:
             self._make_result(self.plan.results[task], now_ms)
-        elif self._stops(task):
+        elif self._stops(task) and task not in self.doomed:
             self._end_unstarted(task, now_ms)
         else:
             self._consider(task, now_ms)

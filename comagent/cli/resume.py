@@ -35,8 +35,10 @@ def resume(
     if (job is None) == (not every):
         raise typer.BadParameter("say which job, or --all.", param_hint="JOB")
     from comagent.cli.home import is_empty, opened, read_config
+    from comagent.cli.orphans import bury
     from comagent.cli.report import end_document, print_end, print_json
     from comagent.cli.stored import end_of
+    from comagent.coordination.runs import Runs
 
     config = read_config()
     if is_empty(config):
@@ -44,6 +46,7 @@ def resume(
             raise UnknownJobError(job)
         _nothing(as_json=as_json)
     with opened(config) as (store, coordination):
+        bury(coordination, Runs(config.runs))
         if job is not None:
             record = store.job(job)
             if record is None:
@@ -70,10 +73,8 @@ def _nothing(*, as_json: bool) -> None:
 
 def _without_owner(coordination: "Coordination", record: "JobRecord", config: "Config") -> "JobRecord":
     """The job, if nobody owns it. Raises `ConflictError` that says who does."""
-    from comagent.cli.orphans import bury, driver, expired, started_ms
-    from comagent.coordination.runs import Runs
+    from comagent.cli.orphans import driver, expired, started_ms
 
-    bury(coordination, Runs(config.runs))
     lease = coordination.lease(record.shard)
     if lease is not None and not expired(coordination, [lease], ttl_s=config.lease_ttl_s):
         process = driver(lease)
@@ -85,10 +86,8 @@ def _without_owner(coordination: "Coordination", record: "JobRecord", config: "C
 
 
 def _all_without_owner(store: "Store", coordination: "Coordination", config: "Config") -> "list[JobRecord]":
-    from comagent.cli.orphans import bury, expired, orphans
-    from comagent.coordination.runs import Runs
+    from comagent.cli.orphans import expired, orphans
 
-    bury(coordination, Runs(config.runs))
     doubtful = [lease for lease in coordination.leases() if store.unfinished([lease.shard])]
     ids = orphans(store, coordination, beside=expired(coordination, doubtful, ttl_s=config.lease_ttl_s))
     return [record for record in map(store.job, ids) if record is not None]

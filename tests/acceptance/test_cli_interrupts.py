@@ -11,28 +11,35 @@ import pytest
 from tests.acceptance.conftest import Program
 
 TOOLS = """
-import os
+import asyncio
 from pathlib import Path
 
+FOLDER = Path(__file__).parent
+
 def note(what: str) -> str:
-    with Path("notes.txt").open("a") as notes:
+    with (FOLDER / "notes.txt").open("a") as notes:
         notes.write(what + "\\n")
     return what
+
+async def held(value: str) -> str:
+    while not (FOLDER / "go").exists():
+        await asyncio.sleep(0.02)
+    return value
 """
 WAITS = """
 name: waits
-inputs: {who: {type: string}, seconds: {type: number, default: 60}}
+inputs: {who: {type: string}}
 tasks:
   - {id: before, tool: "python:own_tools.note", with: {what: "${inputs.who}"}}
-  - {id: wait, tool: debug.sleep, with: {seconds: "${inputs.seconds}", value: "${tasks.before}"}}
+  - {id: wait, tool: "python:own_tools.held", with: {value: "${tasks.before}"}}
 outputs: {who: "${tasks.wait}"}
 """
 
 
 @pytest.fixture
 def waits(comagent: Program) -> Program:
-    """The program, with a process that notes who it runs for and then waits."""
-    comagent.write("own_tools.py", TOOLS.replace('Path("notes.txt")', f"Path({str(comagent.folder / 'notes.txt')!r})"))
+    """The program, with a process that notes who it runs for and then waits for a file called `go`."""
+    comagent.write("own_tools.py", TOOLS)
     comagent.write("waits.yaml", WAITS)
     return comagent
 
@@ -60,7 +67,7 @@ def test_ctrl_c_cancels_the_job(waits: Program) -> None:
 
 
 def test_whatever_stops_a_run_at_once_its_jobs_can_be_resumed(waits: Program) -> None:
-    with waits.terminal("run", "waits.yaml", "-i", "who=two-interrupts", "-i", "seconds=3") as terminal:
+    with waits.terminal("run", "waits.yaml", "-i", "who=two-interrupts") as terminal:
         terminal.until("wait +running")
         # Or the job would be cancelled before anybody can press a key twice.
         below = psutil.Process(terminal.pid).children(recursive=True)
@@ -71,13 +78,13 @@ def test_whatever_stops_a_run_at_once_its_jobs_can_be_resumed(waits: Program) ->
         terminal.press("\x03")
         assert terminal.ended() == 130
         assert "comagent resume" in terminal.screen
-    with waits.terminal("run", "waits.yaml", "-i", "who=terminated", "-i", "seconds=3") as terminal:
+    with waits.terminal("run", "waits.yaml", "-i", "who=terminated") as terminal:
         terminal.until("wait +running")
         os.kill(terminal.pid, signal.SIGTERM)
         assert terminal.ended() == 143
         assert "comagent resume" in terminal.screen
         assert "SIGTERM received" not in terminal.screen
-    with waits.terminal("run", "waits.yaml", "-i", "who=hung-up", "-i", "seconds=3") as terminal:
+    with waits.terminal("run", "waits.yaml", "-i", "who=hung-up") as terminal:
         terminal.until("wait +running")
         assert terminal.hang_up() == 129
     assert waits.processes() == []
@@ -85,6 +92,7 @@ def test_whatever_stops_a_run_at_once_its_jobs_can_be_resumed(waits: Program) ->
     assert [(job["status"], job["has_owner"]) for job in left] == [("running", False)] * 3
     assert waits("jobs").out.count("resumable") == 3
 
+    waits.write("go", "")
     resumed = waits("resume", "--all", "--json")
     assert resumed.code == 0, resumed.err
     ends = json.loads(resumed.out)
@@ -96,7 +104,7 @@ def test_whatever_stops_a_run_at_once_its_jobs_can_be_resumed(waits: Program) ->
 
 
 def test_a_live_run_keeps_its_jobs_and_a_killed_one_loses_them(waits: Program, until: Callable[..., None]) -> None:
-    with waits.terminal("run", "waits.yaml", "-i", "who=me", "-i", "seconds=4") as terminal:
+    with waits.terminal("run", "waits.yaml", "-i", "who=me") as terminal:
         terminal.until("wait +running")
         (job,) = jobs(waits)
         job_id = str(job["job_id"])
@@ -112,6 +120,7 @@ def test_a_live_run_keeps_its_jobs_and_a_killed_one_loses_them(waits: Program, u
             process.suspend()
         os.kill(terminal.pid, signal.SIGKILL)
         assert terminal.ended() == -signal.SIGKILL
+    waits.write("go", "")
     resumed = waits("resume", job_id)
     assert (resumed.code, resumed.out) == (0, "me\n"), resumed.err
     assert notes(waits) == ["me"], "finished work was repeated"

@@ -114,6 +114,9 @@ class Program:
         pid, descriptor = pty.fork()
         if pid == 0:
             os.chdir(self.folder)
+            # As in a terminal: whatever started the tests may have told them to ignore signals.
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             os.execve(PROGRAM[0], [*PROGRAM, *arguments], self.environment)
         try:
             yield Terminal(pid, descriptor)
